@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TUNDISH_H
+#define TUNDISH_H
+
+/* Tundish moves model weights from storage to where they are computed with.
+ *
+ *   one call   tnd_load_file
+ *   model      what the files hold: tensors, metadata, layers. Immutable once open.
+ *   loader     ring, pool and threads. Long-lived: one loader serves many loads, several at once.
+ *   load       one model on its way, or arrived.
+ *   plan       what a load would read and take, told before it takes anything.
+ *
+ * Results    Functions that can fail return an int: 0 or a count, else a negative errno out of
+ *            EINVAL the caller's mistake · EBADMSG malformed, cut or replaced file · ENOTSUP known but not handled ·
+ *            EFBIG over a named limit · EIO device · ENOMEM · ENOSPC · ENODEV engine or device not to be had ·
+ *            ENOENT no such file, or nothing in it to load · EACCES · ETIMEDOUT · ECANCELED · EAGAIN not yet.
+ *            tnd_last_error() has the sentence: file, tensor, offset, expected and found.
+ *            Output arguments (ret_…) are written on success only.
+ * Options    Structs whose first member is their own size; a zero member means the default, NULL all defaults.
+ * Threads    A model may be read from any number of threads. What a function says under Threads goes beyond that.
+ * Units      _bytes, _count, _index, _ns say what they are. Shapes are outermost first, as in NumPy. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TND_VERSION_MAJOR 0
+#define TND_VERSION_MINOR 1
+#define TND_VERSION_PATCH 0
+
+#if defined(TND_BUILD) && defined(__GNUC__)
+#define TND_API __attribute__((visibility("default")))
+#else
+#define TND_API
+#endif
+
+struct tnd_model;
+struct tnd_loader;
+struct tnd_load;
+struct tnd_plan;
+
+/* ---- About ------------------------------------------------------------------------------------------------- */
+
+/* "MAJOR.MINOR.PATCH" of the library that runs, which may be newer than this header. */
+TND_API const char *tnd_version(void);
+
+/* The name of a result, as in "EBADMSG: malformed file". Never NULL. */
+TND_API const char *tnd_strerror(int result);
+
+/* The sentence of the last call that failed on this thread; "" when none did.
+ * Memory:   the library's, until the next failure on this thread. */
+TND_API const char *tnd_last_error(void);
+
+/* ---- Hooks ------------------------------------------------------------------------------------------------- */
+
+/* The caller's memory for everything small: catalogues, tables, handles. Reads go to large anonymous mappings of the
+ * library's own, which plan and stats count.
+ * alloc returns memory aligned for any type, or NULL; free takes what alloc gave, never NULL. Called from any thread. */
+struct tnd_allocator {
+    void *(*alloc)(void *cookie, size_t bytes);
+    void (*free)(void *cookie, void *memory);
+    void *cookie;
+};
+
+enum tnd_log_level { TND_LOG_ERROR = 1, TND_LOG_WARNING, TND_LOG_INFO, TND_LOG_DEBUG };
+
+/* One line without its line feed. Called from any thread, never under a lock. */
+typedef void (*tnd_log_fn)(void *cookie, enum tnd_log_level level, const char *line);
+
+/* ---- Element types ----------------------------------------------------------------------------------------- */
+
+/* Names are as the formats spell them: GGML's and safetensors'. */
+enum tnd_dtype {
+    TND_DTYPE_NONE, /* no type: never a tensor's */
+    TND_F64, TND_F32, TND_F16, TND_BF16,
+    TND_F8_E4M3, TND_F8_E5M2, TND_F8_E8M0, TND_F8_E4M3FNUZ, TND_F8_E5M2FNUZ,
+    TND_F6_E2M3, TND_F6_E3M2, TND_F4,
+    TND_I64, TND_I32, TND_I16, TND_I8, TND_U64, TND_U32, TND_U16, TND_U8, TND_BOOL, TND_C64,
+    TND_Q4_0, TND_Q4_1, TND_Q5_0, TND_Q5_1, TND_Q8_0, TND_Q8_1,
+    TND_Q2_K, TND_Q3_K, TND_Q4_K, TND_Q5_K, TND_Q6_K, TND_Q8_K,
+    TND_IQ1_S, TND_IQ1_M, TND_IQ2_XXS, TND_IQ2_XS, TND_IQ2_S, TND_IQ3_XXS, TND_IQ3_S, TND_IQ4_NL, TND_IQ4_XS,
+    TND_TQ1_0, TND_TQ2_0, TND_MXFP4, TND_NVFP4, TND_Q1_0, TND_Q2_0,
+    TND_DTYPE_COUNT
+};
+
+/* A type's name, "?" outside the list. */
+TND_API const char *tnd_dtype_name(enum tnd_dtype dtype);
+
+/* The smallest run of elements that fills whole bytes: 1 element of 2 bytes for F16, 32 of 18 for Q4_0, 4 of 3 for
+ * F6_E2M3. Returns 0, or -EINVAL outside the list. */
+TND_API int tnd_dtype_block(enum tnd_dtype dtype, uint32_t *ret_elements, uint32_t *ret_bytes);
+
+/* ---- Model ------------------------------------------------------------------------------------------------- */
+
+/* Where in the order of use a tensor stands. */
+enum tnd_role { TND_SHARED_IN, TND_IN_LAYER, TND_SHARED_OUT };
+
+struct tnd_tensor {
+    const char *name; /* NUL-terminated UTF-8; name_bytes counts without the NUL, which safetensors lets stand inside */
+    size_t name_bytes;
+    enum tnd_dtype dtype;
+    enum tnd_role role;
+    int32_t layer;    /* -1 for the shared ones: embeddings, final norm, head */
+    uint32_t dims;    /* 0 for a scalar */
+    const uint64_t *shape; /* [dims], outermost first, in elements */
+    uint64_t elements;
+    uint64_t bytes;   /* as they lie in the file */
+    uint32_t file;    /* tnd_model_file() */
+    uint64_t offset;  /* from the start of that file */
+};
+
+struct tnd_file {
+    const char *path; /* as opened */
+    uint64_t bytes;
+};
+
+/* GGUF's value types, by GGUF's numbers. safetensors' metadata are strings. */
+enum tnd_value_type {
+    TND_VALUE_U8, TND_VALUE_I8, TND_VALUE_U16, TND_VALUE_I16, TND_VALUE_U32, TND_VALUE_I32, TND_VALUE_F32,
+    TND_VALUE_BOOL, TND_VALUE_STRING, TND_VALUE_ARRAY, TND_VALUE_U64, TND_VALUE_I64, TND_VALUE_F64,
+    TND_VALUE_TYPE_COUNT
+};
+
+struct tnd_value {
+    enum tnd_value_type type;
+    union {
+        uint64_t u; /* U8 … U64 */
+        int64_t i;  /* I8 … I64 */
+        double f;   /* F32, F64 */
+        bool b;
+        struct {
+            const char *data; /* any bytes, not NUL-terminated */
+            size_t bytes;
+        } string;
+        struct {
+            enum tnd_value_type type; /* of the elements */
+            uint64_t count;
+            const uint8_t *data;
+        } array;
+    } as;
+};
+
+struct tnd_meta {
+    const char *key; /* NUL-terminated UTF-8 */
+    size_t key_bytes;
+    struct tnd_value value;
+};
+
+struct tnd_model_options {
+    size_t size; /* sizeof(struct tnd_model_options) */
+    const struct tnd_allocator *allocator; /* copied */
+    tnd_log_fn log;
+    void *log_cookie;
+};
+
+/* Opens a .gguf or .safetensors file and reads its header; no tensor data. The files stay open until the model is
+ * closed, so that a load reads what was looked at.
+ * Returns:  0, -ENOENT, -EACCES, -EBADMSG malformed, -ENOTSUP big-endian or version 1, -EFBIG, -EIO, -ENOMEM. */
+TND_API int tnd_model_open(const char *path, const struct tnd_model_options *options, struct tnd_model **ret_model);
+
+/* Closes and sets *model to NULL; takes NULL. No load of it may be left. */
+TND_API void tnd_model_close(struct tnd_model **model);
+
+/* "GGUF v3", "safetensors". Memory: the model's. */
+TND_API const char *tnd_model_format(const struct tnd_model *model);
+
+/* Bytes of all tensors, as they lie in the files. */
+TND_API uint64_t tnd_model_bytes(const struct tnd_model *model);
+
+TND_API uint32_t tnd_model_file_count(const struct tnd_model *model);
+/* NULL beyond the last. Memory: the model's. */
+TND_API const struct tnd_file *tnd_model_file(const struct tnd_model *model, uint32_t file_index);
+
+/* Tensors in the order of the file's own list. */
+TND_API uint32_t tnd_model_tensor_count(const struct tnd_model *model);
+/* NULL beyond the last. Memory: the model's. */
+TND_API const struct tnd_tensor *tnd_model_tensor(const struct tnd_model *model, uint32_t tensor_index);
+/* The index of the tensor of that name, or -ENOENT, which sets no sentence. */
+TND_API int64_t tnd_model_tensor_find(const struct tnd_model *model, const char *name);
+
+TND_API uint32_t tnd_model_meta_count(const struct tnd_model *model);
+/* NULL beyond the last. Memory: the model's. */
+TND_API const struct tnd_meta *tnd_model_meta(const struct tnd_model *model, uint32_t meta_index);
+/* NULL when there is no such key. */
+TND_API const struct tnd_meta *tnd_model_meta_find(const struct tnd_model *model, const char *key);
+
+/* Takes the first element off an array: *ret_item gets it, *array becomes the rest. An item that is an array itself is
+ * walked the same way. Returns 1, or 0 when the array is empty or the value no array. */
+TND_API int tnd_value_next(struct tnd_value *array, struct tnd_value *ret_item);
+
+/* One more than the highest layer number in a tensor's name; 0 when no name has one. */
+TND_API uint32_t tnd_model_layer_count(const struct tnd_model *model);
+
+/* ---- Loader ------------------------------------------------------------------------------------------------ */
+
+enum tnd_switch { TND_AUTO, TND_ON, TND_OFF };
+
+enum tnd_engine {
+    TND_ENGINE_AUTO,    /* the ring, threads where it is refused or slower */
+    TND_ENGINE_URING,   /* -ENODEV where the kernel refuses it */
+    TND_ENGINE_THREADS, /* preadv on a few threads */
+    TND_ENGINE_NIL,     /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
+};
+
+struct tnd_loader_options {
+    size_t size; /* sizeof(struct tnd_loader_options) */
+    enum tnd_engine engine;
+    enum tnd_switch direct;  /* O_DIRECT; auto: yes unless most of the file is cached or the file system is no use */
+    uint32_t chunk_bytes;    /* longest read; a power of two, 64 KiB … 64 MiB; 0 = 2 MiB */
+    uint32_t depth;          /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4 */
+    uint64_t pool_bytes_max; /* buffers that reads land in; 0 = 128 MiB. At least one chunk */
+    uint32_t thread_count;   /* workers that copy and touch memory; 0 = one a core, at most 8 */
+    uint64_t memory_bytes_max; /* refuse a load that would take more; 0 = what the system and the cgroup have left */
+    bool foreground;         /* no driver thread: the thread that calls tnd_loader_step() first drives */
+    const struct tnd_allocator *allocator; /* copied */
+    tnd_log_fn log;
+    void *log_cookie;
+};
+
+/* Starts ring, pool and threads. Buffers are touched when a load first needs them and serve all loads after it.
+ * Returns:  0, -EINVAL, -ENODEV engine demanded but refused, -ENOMEM. */
+TND_API int tnd_loader_create(const struct tnd_loader_options *options, struct tnd_loader **ret_loader);
+
+/* Cancels what is under way, waits for the kernel to let go of the buffers, frees, sets *loader to NULL; takes NULL.
+ * Every load of it must have been destroyed. */
+TND_API void tnd_loader_destroy(struct tnd_loader **loader);
+
+/* Drives a foreground loader: one turn of the pipeline, then waits until something happened or the time is over.
+ * timeout_ns: 0 = do not wait, < 0 = no limit.
+ * Returns:  1 something moved, 0 nothing did, -EINVAL not a foreground loader or not the thread that drives it.
+ * Threads:  the first thread that calls it, from then on only that one. */
+TND_API int tnd_loader_step(struct tnd_loader *loader, int64_t timeout_ns);
+
+/* ---- Load -------------------------------------------------------------------------------------------------- */
+
+enum tnd_order {
+    TND_ORDER_USE,  /* embeddings, layer 0, 1, …, final norm and head: what is used first arrives first */
+    TND_ORDER_FILE, /* as the bytes lie, for disks that care */
+};
+
+/* Gives the memory of a tensor's bytes: tensor->bytes of them, aligned to its element at least. It stays the caller's,
+ * and untouched by others until the load has ended. NULL = the loader allocates this one.
+ * Called in tnd_load_start(), on its thread. */
+typedef void *(*tnd_place_fn)(void *cookie, const struct tnd_tensor *tensor);
+
+struct tnd_load_options {
+    size_t size; /* sizeof(struct tnd_load_options) */
+    enum tnd_order order;
+    const char *only;     /* a shell pattern over tensor names (fnmatch, no flags); NULL = all */
+    uint32_t layer_first; /* with layer_count > 0: only the tensors of the layers [first, first + count) */
+    uint32_t layer_count;
+    enum tnd_switch in_place; /* reads land where the tensor will lie (on), or go through the pool and are copied out
+                                 past the cache (off); auto measures both on the first large load and keeps the faster.
+                                 Tensors whose offset does not suit go through the pool either way */
+    tnd_place_fn place;
+    void *place_cookie;
+};
+
+/* One call: opens the model, loads it into host memory, returns when it is all there. The load owns model and loader.
+ * Returns:  as tnd_model_open() and tnd_load_wait(). */
+TND_API int tnd_load_file(const char *path, const struct tnd_load_options *options, struct tnd_load **ret_load);
+
+/* Plans, takes the destination, starts. The model must outlive the load, options need not.
+ * Returns:  0, -EINVAL, -ENOENT no tensor is selected, -ENOMEM, also when the budget does not suffice. */
+TND_API int tnd_load_start(struct tnd_loader *loader, const struct tnd_model *model,
+                           const struct tnd_load_options *options, struct tnd_load **ret_load);
+
+/* Waits for the whole load, one tensor, or a layer (layer -1: all tensors of no layer).
+ * timeout_ns: 0 = do not wait, < 0 = no limit.
+ * Returns:  0 arrived, -EAGAIN not yet (timeout 0), -ETIMEDOUT, -EINVAL no such tensor or layer in this load,
+ *           else what ended the load: -ECANCELED, -EIO, -EBADMSG file cut or replaced, -ENOMEM.
+ *           tnd_load_wait() answers -EAGAIN while reads or copies of a failed load are still on their way.
+ * Threads:  any. On the thread that drives a foreground loader these step it. */
+TND_API int tnd_load_wait(struct tnd_load *load, int64_t timeout_ns);
+TND_API int tnd_load_wait_tensor(struct tnd_load *load, uint32_t tensor_index, int64_t timeout_ns);
+TND_API int tnd_load_wait_layer(struct tnd_load *load, int32_t layer, int64_t timeout_ns);
+
+/* Stops submitting; what is in flight is drained. Returns at once; tnd_load_wait() tells when it is over.
+ * Threads:  any. */
+TND_API void tnd_load_cancel(struct tnd_load *load);
+
+/* Cancels if need be, waits until nothing can write to its memory any more, frees, sets *load to NULL; takes NULL. */
+TND_API void tnd_load_destroy(struct tnd_load **load);
+
+/* A tensor's bytes in host memory.
+ * Returns:  0, -EAGAIN not there yet, -EINVAL not part of this load, or what ended the load.
+ * Memory:   the load's, or what place() gave.
+ * Threads:  any. */
+TND_API int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data);
+
+/* Copies bytes of a tensor that has arrived, from wherever they lie, to host memory.
+ * Returns:  0, -EINVAL out of the tensor, else as tnd_load_tensor_data(). Threads: any. */
+TND_API int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t offset_bytes, void *buffer,
+                                 size_t bytes);
+
+/* Readable when a layer became ready or the load ended, since it was last read: an eventfd, read 8 bytes to clear.
+ * It stays the load's: do not close it. Returns the descriptor, or -ENOMEM. Threads: any. */
+TND_API int tnd_load_event_fd(struct tnd_load *load);
+
+struct tnd_progress {
+    uint64_t bytes_ready; /* of bytes */
+    uint64_t bytes;
+    uint32_t tensors_ready; /* of tensors */
+    uint32_t tensors;
+    uint64_t elapsed_ns; /* since tnd_load_start(); stands still once the load has ended */
+    bool ended;
+};
+TND_API void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress); /* any thread */
+
+enum tnd_limit { TND_LIMIT_DISK, TND_LIMIT_COPY, TND_LIMIT_MEMORY };
+
+/* Times are wall time unless said; a stage's busy time sums over its threads. */
+struct tnd_load_stats {
+    uint64_t model_bytes;  /* of the tensors asked for */
+    uint64_t bytes_read;   /* from the files: with what alignment adds */
+    uint64_t read_count;
+    uint64_t pool_bytes_read; /* of bytes_read: through the pool, the rest in place */
+    uint64_t open_ns, plan_ns, setup_ns; /* model, plan and destination, loader */
+    uint64_t first_layer_ns; /* tnd_load_start() → shared-in and layer 0 are there; 0 when never */
+    uint64_t ready_ns;       /* tnd_load_start() → all is there */
+    uint64_t read_busy_ns;   /* at least one read was in flight */
+    uint64_t copy_busy_ns;   /* copying pool → destination, all workers */
+    uint64_t alloc_ns;       /* touching destination memory ahead of the reads, all workers */
+    uint64_t overlap_ns;     /* reads were in flight while a chunk was being worked */
+    uint64_t peak_host_bytes; /* destination (not the caller's) and pool */
+    uint64_t destination_bytes;
+    uint64_t pool_bytes;
+    uint32_t tensors, layers;
+    uint32_t depth_max;      /* reads in flight at the most */
+    uint32_t retries;        /* short reads continued, EAGAIN repeated */
+    bool direct;             /* most bytes came past the page cache */
+    const char *engine;      /* of most bytes: "uring", "threads", "nil" */
+    enum tnd_limit limit;    /* what took longest */
+};
+TND_API void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats); /* any thread; whole once ended */
+
+/* Why the load went the way it went: each step down from the ring or from direct I/O, in its own words.
+ * NULL beyond the last. Memory: the load's. Threads: any, once the load has ended. */
+TND_API const char *tnd_load_reason(struct tnd_load *load, uint32_t reason_index);
+
+/* The sentence that ended the load, "" while it goes well. Memory: the load's. Threads: any. */
+TND_API const char *tnd_load_error(struct tnd_load *load);
+
+TND_API const struct tnd_model *tnd_load_model(const struct tnd_load *load);
+
+/* ---- Plan -------------------------------------------------------------------------------------------------- */
+
+/* One read: a stretch of a file, aligned to 4096 bytes, and the pieces of tensors inside it. */
+struct tnd_window {
+    uint64_t offset;
+    uint32_t bytes; /* a multiple of the alignment; the file may end before it */
+    uint32_t file;
+    uint32_t piece_first, piece_count; /* tnd_plan_piece(), in ascending window_offset */
+};
+
+struct tnd_piece {
+    uint32_t tensor;
+    uint32_t window_offset; /* where in the window */
+    uint64_t tensor_offset; /* where in the tensor */
+    uint32_t bytes;
+};
+
+struct tnd_plan_sizes {
+    uint64_t tensor_bytes;  /* asked for */
+    uint64_t read_bytes;
+    uint64_t destination_bytes; /* host memory for the tensors that place() does not take */
+    uint64_t pool_bytes;        /* buffers at the start; may grow to the loader's limit */
+    uint64_t available_bytes;   /* what the system, the cgroup and memory_bytes_max leave */
+    uint32_t window_count, piece_count, tensor_count, layer_count;
+};
+
+/* Pure: the same model and options give the same plan; no file is touched. loader_options and load_options as for the
+ * load that it stands for. Returns 0, -EINVAL, -ENOENT no tensor is selected, -ENOMEM. */
+TND_API int tnd_plan_create(const struct tnd_model *model, const struct tnd_loader_options *loader_options,
+                            const struct tnd_load_options *load_options, struct tnd_plan **ret_plan);
+TND_API void tnd_plan_destroy(struct tnd_plan **plan);
+TND_API void tnd_plan_sizes(const struct tnd_plan *plan, struct tnd_plan_sizes *ret_sizes);
+/* In the order they are read; NULL beyond the last. Memory: the plan's. */
+TND_API const struct tnd_window *tnd_plan_window(const struct tnd_plan *plan, uint32_t window_index);
+TND_API const struct tnd_piece *tnd_plan_piece(const struct tnd_plan *plan, uint32_t piece_index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

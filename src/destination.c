@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "load.h"
+#include "loader.h"
+#include "model/dtype.h"
+#include "model/model.h"
+#include "options.h"
+
+/* Asks for the caller's own memory; taken[i] tells which tensors have it. */
+static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *options, bool *taken,
+                          struct tnd_err *err)
+{
+    for (uint32_t i = 0; i < load->plan.tensor_count && options->place; i++) {
+        uint32_t index = load->plan.tensors[i];
+        const struct tnd_tensor *tensor = &load->model->tensors[index];
+        uint8_t *place = options->place(options->place_cookie, tensor);
+
+        if ((uintptr_t)place % tnd_dtype_info(tensor->dtype)->element_alignment)
+            return tnd_fail(err, -EINVAL, "place() gave %p for tensor %s, which is not aligned to %u bytes",
+                            (void *)place, tensor->name, tnd_dtype_info(tensor->dtype)->element_alignment);
+        load->tensors[index] = place;
+        taken[index] = place != NULL;
+    }
+    return 0;
+}
+
+static int check_budget(const struct tnd_load *load, struct tnd_err *err)
+{
+    const struct tnd_plan_sizes *sizes = &load->plan.sizes;
+    uint64_t pool_has = atomic_load(&load->loader->pipeline.pool.bytes);
+    uint64_t pool = sizes->pool_bytes - tnd_min(sizes->pool_bytes, pool_has);
+    uint64_t available = tnd_budget_bytes(&load->loader->options);
+
+    if (sizes->destination_bytes <= available && pool <= available - sizes->destination_bytes)
+        return 0;
+    return tnd_fail(err, -ENOMEM,
+                    "%s: needs %llu bytes (%llu for tensors, %llu for buffers), %llu are available",
+                    load->model->files[0].file.path, (unsigned long long)(sizes->destination_bytes + pool),
+                    (unsigned long long)sizes->destination_bytes, (unsigned long long)pool,
+                    (unsigned long long)available);
+}
+
+static int take_places(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
+{
+    struct tnd_plan *plan = &load->plan;
+    bool *taken = tnd_zalloc(&load->allocator, load->model->tensor_count, sizeof(*taken));
+    int r;
+
+    load->tensors = tnd_arena_alloc(&plan->arena, load->model->tensor_count, sizeof(*load->tensors));
+    if (!taken || !load->tensors)
+        r = tnd_fail(err, -ENOMEM, "no memory to place %u tensors", plan->tensor_count);
+    else
+        r = ask_for_places(load, options, taken, err);
+    if (r >= 0)
+        r = tnd_layout_init(&load->layout, plan, taken, options->in_place, err);
+    if (r >= 0) {
+        plan->sizes.destination_bytes = load->layout.bytes;
+        r = check_budget(load, err);
+    }
+    if (r >= 0)
+        r = tnd_device_host.block_alloc(&load->block, load->layout.bytes, err);
+    for (uint32_t i = 0; i < plan->tensor_count && r >= 0; i++)
+        if (!taken[plan->tensors[i]])
+            load->tensors[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];
+    tnd_free(&load->allocator, taken);
+    return r;
+}
+
+/* Where the window's first byte would lie if all of it were read in place; NULL when its bytes do not lie together,
+ * some are nobody's, or the address does not suit direct I/O. */
+static uint8_t *window_home(const struct tnd_load *load, uint32_t window_index)
+{
+    const struct tnd_window *window = &load->plan.windows[window_index];
+    const struct tnd_span *spans = &load->transfer.spans[window->piece_first];
+    uintptr_t home = (uintptr_t)spans[0].destination - spans[0].window_offset;
+    uint64_t covered = 0;
+
+    if (home % load->plan.alignment)
+        return NULL;
+    for (uint32_t i = 0; i < window->piece_count; i++) {
+        if ((uintptr_t)spans[i].destination != home + spans[i].window_offset)
+            return NULL;
+        covered += spans[i].bytes;
+    }
+    return covered == window->bytes || load->layout.mirrored[window_index] ? (uint8_t *)home : NULL;
+}
+
+static int make_spans(struct tnd_load *load, struct tnd_err *err)
+{
+    struct tnd_transfer *transfer = &load->transfer;
+    struct tnd_plan *plan = &load->plan;
+
+    transfer->spans = tnd_arena_alloc(&plan->arena, plan->piece_count, sizeof(*transfer->spans));
+    transfer->homes = tnd_arena_alloc(&plan->arena, plan->window_count, sizeof(*transfer->homes));
+    if (!transfer->spans || !transfer->homes)
+        return tnd_fail(err, -ENOMEM, "no memory to place %u pieces", plan->piece_count);
+    for (uint32_t i = 0; i < plan->piece_count; i++) {
+        const struct tnd_piece *piece = &plan->pieces[i];
+
+        transfer->spans[i] = (struct tnd_span){
+            .destination = load->tensors[piece->tensor] + piece->tensor_offset,
+            .window_offset = piece->window_offset,
+            .bytes = piece->bytes,
+        };
+    }
+    for (uint32_t i = 0; i < plan->window_count; i++)
+        transfer->homes[i] = window_home(load, i);
+    return 0;
+}
+
+int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
+{
+    int r = take_places(load, options, err);
+
+    return r < 0 ? r : make_spans(load, err);
+}

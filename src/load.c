@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "load.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "loader.h"
+#include "model/model.h"
+#include "options.h"
+
+/* ---- Start ------------------------------------------------------------------------------------------------- */
+
+static int make_files(struct tnd_load *load, struct tnd_err *err)
+{
+    struct tnd_transfer *transfer = &load->transfer;
+
+    transfer->file_count = load->model->file_count;
+    transfer->files = tnd_arena_alloc(&load->plan.arena, transfer->file_count, sizeof(*transfer->files));
+    if (!transfer->files)
+        return tnd_fail(err, -ENOMEM, "no memory for %u files", transfer->file_count);
+    for (uint32_t i = 0; i < transfer->file_count; i++)
+        transfer->files[i] = (struct tnd_io_file){
+            .source = &load->model->files[i],
+            .path = load->model->files[i].file.path,
+            .bytes = load->model->files[i].file.bytes,
+            .reasons = &transfer->reasons,
+            .fd_direct = -1,
+        };
+    return 0;
+}
+
+static int prepare(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
+{
+    struct tnd_plan_options planned = tnd_plan_options_of(&load->loader->options, options);
+    struct tnd_transfer *transfer = &load->transfer;
+    int r = tnd_plan_init(&load->plan, load->model, &planned, err);
+
+    if (r < 0)
+        return r;
+    load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, load->plan.sizes.read_bytes);
+    r = tnd_load_take_destination(load, options, err);
+    if (r >= 0)
+        r = make_files(load, err);
+    if (r < 0)
+        return r;
+    transfer->plan = &load->plan;
+    transfer->in_place = options->in_place;
+    transfer->fresh = load->block.data;
+    transfer->fresh_bytes = load->layout.bytes;
+    return tnd_readiness_init(&transfer->readiness, &load->plan, tnd_now_ns, err);
+}
+
+static void load_free(struct tnd_load *load)
+{
+    struct tnd_loader *loader = load->own_loader;
+    struct tnd_model *model = load->own_model;
+    struct tnd_allocator allocator = load->allocator;
+
+    tnd_device_host.block_free(&load->block);
+    tnd_plan_finish(&load->plan);
+    tnd_free(&allocator, load);
+    tnd_loader_destroy(&loader);
+    tnd_model_close(&model);
+}
+
+static int load_start(struct tnd_loader *loader, const struct tnd_model *model, const struct tnd_load_options *given,
+                      struct tnd_load **ret_load, struct tnd_err *err)
+{
+    struct tnd_load_options options;
+    struct tnd_load *load;
+    uint64_t start_ns = tnd_now_ns();
+    uint32_t touching = tnd_workers_count(loader->workers);
+    int r = tnd_load_options_init(&options, given, err);
+
+    if (r < 0)
+        return r;
+    load = tnd_zalloc(&loader->allocator, 1, sizeof(*load));
+    if (!load)
+        return tnd_fail(err, -ENOMEM, "no memory for a load");
+    load->allocator = loader->allocator;
+    load->loader = loader;
+    load->model = model;
+    r = prepare(load, &options, err);
+    if (r < 0) {
+        load_free(load);
+        return r;
+    }
+    load->plan_ns = tnd_now_ns() - start_ns;
+    load->transfer.readiness.start_ns = start_ns;
+    /* One worker stays free to copy, where there are several. */
+    tnd_transfer_touch(&load->transfer, loader->workers, touching > 1 ? touching - 1 : 1);
+    tnd_pipeline_add(&loader->pipeline, &load->transfer);
+    *ret_load = load;
+    return 0;
+}
+
+int tnd_load_start(struct tnd_loader *loader, const struct tnd_model *model, const struct tnd_load_options *options,
+                   struct tnd_load **ret_load)
+{
+    struct tnd_err err = {0};
+
+    return load_start(loader, model, options, ret_load, &err) < 0 ? tnd_err_publish(&err) : 0;
+}
+
+int tnd_load_file(const char *path, const struct tnd_load_options *options, struct tnd_load **ret_load)
+{
+    struct tnd_loader *loader = NULL;
+    struct tnd_model *model = NULL;
+    struct tnd_load *load = NULL;
+    int r = tnd_model_open(path, NULL, &model);
+
+    if (r >= 0)
+        r = tnd_loader_create(NULL, &loader);
+    if (r >= 0)
+        r = tnd_load_start(loader, model, options, &load);
+    if (r >= 0)
+        r = tnd_load_wait(load, -1);
+    if (r < 0) {
+        tnd_load_destroy(&load);
+        tnd_loader_destroy(&loader);
+        tnd_model_close(&model);
+        return r;
+    }
+    load->own_loader = loader;
+    load->own_model = model;
+    *ret_load = load;
+    return 0;
+}
+
+/* ---- Wait -------------------------------------------------------------------------------------------------- */
+
+/* The same wait for a thread that has to step the loader meanwhile. */
+static int step_until(struct tnd_load *load, const atomic_uint *left, int64_t timeout_ns)
+{
+    uint64_t until = tnd_now_ns() + (uint64_t)timeout_ns;
+    int r;
+
+    while ((r = tnd_readiness_look(&load->transfer.readiness, left)) == -EAGAIN) {
+        int64_t rest = timeout_ns < 0 ? -1 : (int64_t)(until - tnd_now_ns());
+        int stepped;
+
+        if (timeout_ns >= 0 && rest <= 0)
+            return -ETIMEDOUT;
+        stepped = tnd_loader_step(load->loader, rest);
+        if (stepped < 0)
+            return stepped;
+    }
+    return r;
+}
+
+static int wait_for(struct tnd_load *load, const atomic_uint *left, int64_t timeout_ns)
+{
+    struct tnd_readiness *readiness = &load->transfer.readiness;
+    struct tnd_err err = {0};
+    int r;
+
+    if (left && atomic_load(left) == TND_NOT_LOADED) {
+        tnd_fail(&err, -EINVAL, "that tensor or layer is not part of this load");
+        return tnd_err_publish(&err);
+    }
+    r = tnd_readiness_look(readiness, left);
+    if (r == -EAGAIN && timeout_ns)
+        r = tnd_loader_steps_here(load->loader) ? step_until(load, left, timeout_ns)
+                                                : tnd_readiness_wait(readiness, left, timeout_ns);
+    if (r < 0 && r == readiness->end.result && atomic_load(&readiness->ended))
+        tnd_err_publish(&readiness->end);
+    return r;
+}
+
+int tnd_load_wait(struct tnd_load *load, int64_t timeout_ns)
+{
+    return wait_for(load, NULL, timeout_ns);
+}
+
+int tnd_load_wait_tensor(struct tnd_load *load, uint32_t tensor_index, int64_t timeout_ns)
+{
+    if (tensor_index >= load->model->tensor_count)
+        return -EINVAL;
+    return wait_for(load, &load->transfer.readiness.tensor_left[tensor_index], timeout_ns);
+}
+
+int tnd_load_wait_layer(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
+{
+    if (layer < -1 || layer >= (int64_t)load->model->layer_count)
+        return -EINVAL;
+    return wait_for(load, &load->transfer.readiness.layer_left[layer + 1], timeout_ns);
+}
+
+void tnd_load_cancel(struct tnd_load *load)
+{
+    atomic_store(&load->transfer.canceled, true);
+    tnd_pipeline_kick(&load->loader->pipeline);
+}
+
+void tnd_load_destroy(struct tnd_load **load)
+{
+    struct tnd_load *dead = *load;
+
+    if (!dead)
+        return;
+    tnd_load_cancel(dead);
+    tnd_load_wait(dead, -1);
+    tnd_transfer_touch_join(&dead->transfer);
+    tnd_readiness_finish(&dead->transfer.readiness);
+    load_free(dead);
+    *load = NULL;
+}
+
+/* ---- Look -------------------------------------------------------------------------------------------------- */
+
+int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data)
+{
+    int r = tnd_load_wait_tensor(load, tensor_index, 0);
+
+    if (r >= 0)
+        *ret_data = load->tensors[tensor_index];
+    return r;
+}
+
+int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t offset_bytes, void *buffer,
+                         size_t bytes)
+{
+    const void *data;
+    int r = tnd_load_tensor_data(load, tensor_index, &data);
+
+    if (r < 0)
+        return r;
+    if (offset_bytes > load->model->tensors[tensor_index].bytes ||
+        bytes > load->model->tensors[tensor_index].bytes - offset_bytes)
+        return -EINVAL;
+    memcpy(buffer, (const uint8_t *)data + offset_bytes, bytes);
+    return 0;
+}
+
+int tnd_load_event_fd(struct tnd_load *load)
+{
+    return tnd_readiness_event_fd(&load->transfer.readiness);
+}
+
+void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress)
+{
+    struct tnd_readiness *readiness = &load->transfer.readiness;
+    bool ended = atomic_load(&readiness->ended);
+
+    *ret_progress = (struct tnd_progress){
+        .bytes_ready = atomic_load(&readiness->bytes_ready),
+        .bytes = load->plan.sizes.tensor_bytes,
+        .tensors_ready = atomic_load(&readiness->tensors_ready),
+        .tensors = load->plan.tensor_count,
+        .elapsed_ns = (ended ? readiness->end_ns : tnd_now_ns()) - readiness->start_ns,
+        .ended = ended,
+    };
+}
+
+static const char *engine_of_most(const struct tnd_transfer_stats *stats)
+{
+    static const char *const names[] = {"auto", "uring", "threads", "nil"};
+    enum tnd_engine most = TND_ENGINE_URING;
+
+    for (int i = TND_ENGINE_URING; i <= TND_ENGINE_NIL; i++)
+        if (stats->engine_bytes[i] > stats->engine_bytes[most])
+            most = (enum tnd_engine)i;
+    return names[most];
+}
+
+/* The stage that took longest; copies share the workers, so theirs is the time of all of them together. */
+static enum tnd_limit limit_of(const struct tnd_load_stats *stats, uint32_t worker_count)
+{
+    uint64_t copy_ns = stats->copy_busy_ns / worker_count;
+    uint64_t touch_ns = stats->alloc_ns;
+
+    if (touch_ns > stats->read_busy_ns && touch_ns > copy_ns)
+        return TND_LIMIT_MEMORY;
+    return copy_ns > stats->read_busy_ns ? TND_LIMIT_COPY : TND_LIMIT_DISK;
+}
+
+void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
+{
+    struct tnd_transfer *transfer = &load->transfer;
+    struct tnd_readiness *readiness = &transfer->readiness;
+    bool ended = atomic_load(&readiness->ended);
+    struct tnd_transfer_stats none = {0};
+    const struct tnd_transfer_stats *stats = ended ? &transfer->stats : &none;
+
+    *ret_stats = (struct tnd_load_stats){
+        .model_bytes = load->plan.sizes.tensor_bytes,
+        .bytes_read = stats->bytes_read,
+        .read_count = stats->read_count,
+        .pool_bytes_read = stats->pool_bytes_read,
+        .open_ns = load->model->open_ns,
+        .plan_ns = load->plan_ns,
+        .setup_ns = load->loader->setup_ns,
+        .read_busy_ns = stats->read_busy_ns,
+        .copy_busy_ns = stats->work_busy_ns,
+        .alloc_ns = atomic_load(&transfer->touch_ns),
+        .overlap_ns = stats->overlap_ns,
+        .destination_bytes = load->layout.bytes,
+        .pool_bytes = atomic_load(&load->loader->pipeline.pool.bytes),
+        .tensors = load->plan.tensor_count,
+        .layers = load->plan.sizes.layer_count,
+        .depth_max = stats->depth_max,
+        .retries = stats->retries,
+        .direct = stats->direct_bytes_read * 2 > stats->bytes_read,
+        .engine = engine_of_most(stats),
+    };
+    if (ended && readiness->end.result >= 0)
+        ret_stats->ready_ns = readiness->end_ns - readiness->start_ns;
+    if (ended && readiness->first_layer_ns)
+        ret_stats->first_layer_ns = readiness->first_layer_ns - readiness->start_ns;
+    ret_stats->peak_host_bytes = ret_stats->destination_bytes + ret_stats->pool_bytes;
+    ret_stats->limit = limit_of(ret_stats, tnd_workers_count(load->loader->workers));
+}
+
+const char *tnd_load_reason(struct tnd_load *load, uint32_t reason_index)
+{
+    const struct tnd_reasons *reasons = &load->transfer.reasons;
+
+    if (!atomic_load(&load->transfer.readiness.ended) || reason_index >= reasons->count)
+        return NULL;
+    return reasons->text[reason_index];
+}
+
+const char *tnd_load_error(struct tnd_load *load)
+{
+    return atomic_load(&load->transfer.readiness.ended) ? load->transfer.readiness.end.text : "";
+}
+
+const struct tnd_model *tnd_load_model(const struct tnd_load *load)
+{
+    return load->model;
+}
+
+/* ---- Plan -------------------------------------------------------------------------------------------------- */
+
+static int plan_create(const struct tnd_model *model, const struct tnd_loader_options *loader_given,
+                       const struct tnd_load_options *load_given, struct tnd_plan *plan, struct tnd_err *err)
+{
+    struct tnd_loader_options loader_options;
+    struct tnd_load_options load_options;
+    struct tnd_plan_options planned;
+    struct tnd_layout layout;
+    int r = tnd_loader_options_init(&loader_options, loader_given, err);
+
+    if (r >= 0)
+        r = tnd_load_options_init(&load_options, load_given, err);
+    if (r < 0)
+        return r;
+    planned = tnd_plan_options_of(&loader_options, &load_options);
+    r = tnd_plan_init(plan, model, &planned, err);
+    if (r < 0)
+        return r;
+    r = tnd_layout_init(&layout, plan, NULL, load_options.in_place, err);
+    if (r < 0) {
+        tnd_plan_finish(plan);
+        return r;
+    }
+    plan->sizes.destination_bytes = layout.bytes;
+    plan->sizes.pool_bytes = tnd_pool_start_bytes(&loader_options, plan->sizes.read_bytes);
+    plan->sizes.available_bytes = tnd_budget_bytes(&loader_options);
+    return 0;
+}
+
+int tnd_plan_create(const struct tnd_model *model, const struct tnd_loader_options *loader_options,
+                    const struct tnd_load_options *load_options, struct tnd_plan **ret_plan)
+{
+    const struct tnd_allocator *allocator = &model->arena.allocator;
+    struct tnd_plan *plan = tnd_zalloc(allocator, 1, sizeof(*plan));
+    struct tnd_err err = {0};
+
+    if (!plan)
+        tnd_fail(&err, -ENOMEM, "no memory for a plan");
+    else
+        plan_create(model, loader_options, load_options, plan, &err);
+    if (err.result < 0) {
+        tnd_free(allocator, plan);
+        return tnd_err_publish(&err);
+    }
+    *ret_plan = plan;
+    return 0;
+}
+
+void tnd_plan_destroy(struct tnd_plan **plan)
+{
+    struct tnd_allocator allocator;
+
+    if (!*plan)
+        return;
+    allocator = (*plan)->arena.allocator;
+    tnd_plan_finish(*plan);
+    tnd_free(&allocator, *plan);
+    *plan = NULL;
+}

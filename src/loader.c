@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "loader.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "options.h"
+
+static void *driver_main(void *argument)
+{
+    struct tnd_loader *loader = argument;
+    struct tnd_err err = {0};
+
+    tnd_pipeline_start(&loader->pipeline, &err);
+    pthread_mutex_lock(&loader->start_mutex);
+    loader->start_err = err;
+    loader->started = true;
+    pthread_cond_signal(&loader->started_cond);
+    pthread_mutex_unlock(&loader->start_mutex);
+    if (err.result < 0)
+        return NULL;
+    while (!atomic_load(&loader->stopping) || !tnd_pipeline_idle(&loader->pipeline)) {
+        tnd_pipeline_tick(&loader->pipeline);
+        tnd_pipeline_wait(&loader->pipeline, atomic_load(&loader->stopping) ? 0 : -1);
+    }
+    tnd_pipeline_stop(&loader->pipeline); /* the ring goes on the thread that owns it */
+    return NULL;
+}
+
+/* The driver takes no signals: they are the caller's, whose threads expect them. */
+static int driver_start(struct tnd_loader *loader, struct tnd_err *err)
+{
+    sigset_t all, before;
+    int r;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = tnd_workers_create(&loader->workers, &loader->allocator, loader->options.thread_count);
+    loader->pipeline.options.workers = loader->workers;
+    if (r >= 0 && !loader->options.foreground)
+        r = -pthread_create(&loader->driver, NULL, driver_main, loader);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (r < 0)
+        return tnd_fail(err, -ENOMEM, "no thread could be started");
+    if (loader->options.foreground)
+        return 0;
+    pthread_mutex_lock(&loader->start_mutex);
+    while (!loader->started)
+        pthread_cond_wait(&loader->started_cond, &loader->start_mutex);
+    *err = loader->start_err;
+    pthread_mutex_unlock(&loader->start_mutex);
+    if (err->result < 0)
+        pthread_join(loader->driver, NULL);
+    return err->result;
+}
+
+static struct tnd_pipeline_options pipeline_options(const struct tnd_loader *loader)
+{
+    const struct tnd_loader_options *options = &loader->options;
+
+    return (struct tnd_pipeline_options){
+        .io =
+            {
+                .engine = options->engine,
+                .direct = options->direct,
+                .allocator = loader->allocator,
+                .log = loader->log,
+            },
+        .chunk_bytes = options->chunk_bytes,
+        .depth = options->depth,
+        .pool_bytes_max = options->pool_bytes_max,
+    };
+}
+
+static void loader_free(struct tnd_loader *loader)
+{
+    struct tnd_allocator allocator = loader->allocator;
+
+    tnd_pipeline_stop(&loader->pipeline);
+    tnd_workers_destroy(&loader->workers);
+    tnd_pipeline_finish(&loader->pipeline);
+    pthread_cond_destroy(&loader->started_cond);
+    pthread_mutex_destroy(&loader->start_mutex);
+    tnd_free(&allocator, loader);
+}
+
+static int loader_create(const struct tnd_loader_options *given, struct tnd_loader **ret_loader, struct tnd_err *err)
+{
+    struct tnd_loader_options options;
+    struct tnd_allocator allocator;
+    struct tnd_loader *loader;
+    struct tnd_pipeline_options wired;
+    uint64_t start_ns = tnd_now_ns();
+    int r = tnd_loader_options_init(&options, given, err);
+
+    if (r < 0)
+        return r;
+    allocator = tnd_allocator_or_default(options.allocator);
+    loader = tnd_zalloc(&allocator, 1, sizeof(*loader));
+    if (!loader)
+        return tnd_fail(err, -ENOMEM, "no memory for a loader");
+    loader->options = options;
+    loader->allocator = allocator;
+    loader->log = (struct tnd_log){.write = options.log, .cookie = options.log_cookie};
+    wired = pipeline_options(loader);
+    r = tnd_pipeline_init(&loader->pipeline, &wired, err);
+    if (r < 0) {
+        tnd_free(&allocator, loader);
+        return r;
+    }
+    pthread_mutex_init(&loader->start_mutex, NULL);
+    pthread_cond_init(&loader->started_cond, NULL);
+    r = driver_start(loader, err);
+    if (r < 0) {
+        loader_free(loader);
+        return r;
+    }
+    loader->setup_ns = tnd_now_ns() - start_ns;
+    *ret_loader = loader;
+    return 0;
+}
+
+int tnd_loader_create(const struct tnd_loader_options *options, struct tnd_loader **ret_loader)
+{
+    struct tnd_err err = {0};
+
+    return loader_create(options, ret_loader, &err) < 0 ? tnd_err_publish(&err) : 0;
+}
+
+void tnd_loader_destroy(struct tnd_loader **loader)
+{
+    struct tnd_loader *dead = *loader;
+
+    if (!dead)
+        return;
+    atomic_store(&dead->stopping, true);
+    if (!dead->options.foreground) {
+        tnd_pipeline_kick(&dead->pipeline);
+        pthread_join(dead->driver, NULL);
+    }
+    loader_free(dead);
+    *loader = NULL;
+}
+
+bool tnd_loader_steps_here(const struct tnd_loader *loader)
+{
+    return loader->options.foreground && (!atomic_load(&loader->driven) || pthread_equal(loader->driven_by, pthread_self()));
+}
+
+static int loader_step(struct tnd_loader *loader, int64_t timeout_ns, struct tnd_err *err)
+{
+    bool moved;
+    int r;
+
+    if (!loader->options.foreground)
+        return tnd_fail(err, -EINVAL, "only a foreground loader is stepped");
+    if (!atomic_load(&loader->driven)) {
+        r = tnd_pipeline_start(&loader->pipeline, err);
+        if (r < 0)
+            return r;
+        loader->driven_by = pthread_self();
+        atomic_store(&loader->driven, true);
+    } else if (!pthread_equal(loader->driven_by, pthread_self())) {
+        return tnd_fail(err, -EINVAL, "another thread drives this loader");
+    }
+    moved = tnd_pipeline_tick(&loader->pipeline);
+    if (tnd_pipeline_wait(&loader->pipeline, moved ? 0 : timeout_ns))
+        moved = true;
+    moved |= tnd_pipeline_tick(&loader->pipeline);
+    return moved;
+}
+
+int tnd_loader_step(struct tnd_loader *loader, int64_t timeout_ns)
+{
+    struct tnd_err err = {0};
+    int r = loader_step(loader, timeout_ns, &err);
+
+    return r < 0 ? tnd_err_publish(&err) : r;
+}

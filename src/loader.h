@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_LOADER_H
+#define TND_LOADER_H
+
+#include <pthread.h>
+
+#include "pipeline/pipeline.h"
+#include "tundish.h"
+
+struct tnd_loader {
+    struct tnd_loader_options options; /* defaults filled in */
+    struct tnd_allocator allocator;
+    struct tnd_log log;
+    struct tnd_workers *workers;
+    struct tnd_pipeline pipeline;
+    uint64_t setup_ns;
+    atomic_bool stopping;
+
+    /* With a thread of its own. */
+    pthread_t driver;
+    pthread_mutex_t start_mutex;
+    pthread_cond_t started_cond;
+    bool started;            /* under start_mutex */
+    struct tnd_err start_err; /* under start_mutex */
+
+    /* Without: whoever steps first. */
+    atomic_bool driven;
+    pthread_t driven_by; /* valid once driven */
+};
+
+/* Whether this thread has to step the loader itself while it waits. */
+bool tnd_loader_steps_here(const struct tnd_loader *loader);
+
+#endif

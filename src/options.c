@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "options.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "io/io.h"
+#include "pipeline/pipeline.h"
+
+#define CHUNK_BYTES_MIN ((uint32_t)64 << 10)
+#define CHUNK_BYTES_DEFAULT ((uint32_t)2 << 20)
+#define IN_FLIGHT_BYTES ((uint32_t)8 << 20) /* what drains a disk while its buffers still fit the cache */
+#define DEPTH_MIN 4
+#define DEPTH_MAX 256
+#define POOL_BYTES_MAX_DEFAULT ((uint64_t)128 << 20)
+#define POOL_BYTES_LIMIT ((uint64_t)64 << 30)
+#define THREADS_DEFAULT_MAX 8
+#define THREADS_MAX 256
+
+int tnd_options_copy(void *options, size_t bytes, const void *given, const char *what, struct tnd_err *err)
+{
+    size_t size;
+
+    memset(options, 0, bytes);
+    if (!given)
+        return 0;
+    memcpy(&size, given, sizeof(size));
+    if (size < sizeof(size) || size > 4096)
+        return tnd_fail(err, -EINVAL, "%s.size is %zu: set it to sizeof(struct %s)", what, size, what);
+    memcpy(options, given, tnd_min(size, bytes));
+    return 0;
+}
+
+static int check_range(const char *name, uint64_t value, uint64_t low, uint64_t high, struct tnd_err *err)
+{
+    if (value >= low && value <= high)
+        return 0;
+    return tnd_fail(err, -EINVAL, "%s is %llu, outside %llu … %llu", name, (unsigned long long)value,
+                    (unsigned long long)low, (unsigned long long)high);
+}
+
+int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd_loader_options *given,
+                            struct tnd_err *err)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int r = tnd_options_copy(options, sizeof(*options), given, "tnd_loader_options", err);
+
+    if (r < 0)
+        return r;
+    if (!options->chunk_bytes)
+        options->chunk_bytes = CHUNK_BYTES_DEFAULT;
+    if (!options->depth)
+        options->depth = (uint32_t)tnd_max(DEPTH_MIN, IN_FLIGHT_BYTES / options->chunk_bytes);
+    if (!options->pool_bytes_max)
+        options->pool_bytes_max = tnd_max(POOL_BYTES_MAX_DEFAULT, options->chunk_bytes);
+    if (!options->thread_count)
+        options->thread_count = (uint32_t)tnd_min(THREADS_DEFAULT_MAX, cores > 0 ? (uint64_t)cores : 1);
+    if (options->engine > TND_ENGINE_NIL || options->direct > TND_OFF)
+        return tnd_fail(err, -EINVAL, "engine or direct is no value of its type");
+    if (!tnd_is_power_of_two(options->chunk_bytes))
+        return tnd_fail(err, -EINVAL, "chunk_bytes is %u, not a power of two", options->chunk_bytes);
+    r = check_range("chunk_bytes", options->chunk_bytes, CHUNK_BYTES_MIN, TND_READ_BYTES_MAX, err);
+    if (r >= 0)
+        r = check_range("depth", options->depth, 1, DEPTH_MAX, err);
+    if (r >= 0)
+        r = check_range("pool_bytes_max", options->pool_bytes_max, options->chunk_bytes, POOL_BYTES_LIMIT, err);
+    if (r >= 0)
+        r = check_range("thread_count", options->thread_count, 1, THREADS_MAX, err);
+    return r;
+}
+
+int tnd_load_options_init(struct tnd_load_options *options, const struct tnd_load_options *given, struct tnd_err *err)
+{
+    int r = tnd_options_copy(options, sizeof(*options), given, "tnd_load_options", err);
+
+    if (r < 0)
+        return r;
+    if (options->order > TND_ORDER_FILE || options->in_place > TND_OFF)
+        return tnd_fail(err, -EINVAL, "order or in_place is no value of its type");
+    return 0;
+}
+
+struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loader,
+                                            const struct tnd_load_options *load)
+{
+    return (struct tnd_plan_options){
+        .order = load->order,
+        .only = load->only,
+        .layer_first = load->layer_first,
+        .layer_count = load->layer_count,
+        .chunk_bytes = loader->chunk_bytes,
+        .alignment = TND_PLAN_ALIGNMENT,
+    };
+}
+
+uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, uint64_t read_bytes)
+{
+    uint64_t start = (uint64_t)(options->depth + TND_SPARE_BUFFERS) * options->chunk_bytes;
+
+    return tnd_min(tnd_min(start, tnd_round_down(options->pool_bytes_max, options->chunk_bytes)),
+                   tnd_round_up(read_bytes, options->chunk_bytes));
+}
+
+uint64_t tnd_budget_bytes(const struct tnd_loader_options *options)
+{
+    uint64_t available = tnd_memory_available();
+
+    return options->memory_bytes_max ? tnd_min(available, options->memory_bytes_max) : available;
+}

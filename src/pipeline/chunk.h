@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_PIPELINE_CHUNK_H
+#define TND_PIPELINE_CHUNK_H
+
+/* One window on its way. */
+
+#include "io/io.h"
+#include "pipeline/workers.h"
+
+/* FREE → READING → READY → WORKING → FREE; a read that landed in its place, or failed, goes READING → FREE.
+ * READY and WORKING chunks hold a pool buffer; a worker owns it while WORKING, the kernel while READING. */
+enum tnd_chunk_state { TND_CHUNK_FREE, TND_CHUNK_READING, TND_CHUNK_READY, TND_CHUNK_WORKING, TND_CHUNK_STATE_COUNT };
+
+/* Where a window's bytes go first. */
+enum tnd_landing {
+    TND_LAND_POOL,  /* a buffer of the pool; a worker copies the pieces out */
+    TND_LAND_PLACE, /* one read over the window's own place in the destination */
+    TND_LAND_SPANS, /* a buffered read that scatters the pieces to their places */
+};
+
+struct tnd_transfer;
+
+struct tnd_chunk {
+    enum tnd_chunk_state state;
+    enum tnd_landing landing;
+    struct tnd_transfer *transfer;
+    struct tnd_pipeline *pipeline;
+    uint32_t window;
+    uint8_t *buffer; /* [chunk_bytes] of the pool; NULL before it was ever needed */
+    int buffer_index;
+    struct tnd_io_read read;
+    struct tnd_job job;
+    uint64_t work_ns; /* what the worker took */
+    struct tnd_chunk *next;
+};
+
+#endif

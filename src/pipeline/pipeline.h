@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_PIPELINE_PIPELINE_H
+#define TND_PIPELINE_PIPELINE_H
+
+/* The only heartbeat: tick() moves every chunk that can move, the ones nearest to their end first, and never blocks;
+ * wait() sends the reads that it queued and takes in those that are done. One driver thread calls both in turn; workers
+ * see one chunk; everybody else only adds and cancels. */
+
+#include <pthread.h>
+
+#include "base/waker.h"
+#include "pipeline/pool.h"
+#include "pipeline/transfer.h"
+#include "pipeline/trial.h"
+
+#define TND_SPARE_BUFFERS 2 /* beyond the reads in flight: one for each of two workers */
+
+struct tnd_pipeline_options {
+    struct tnd_io_options io; /* waker, buffer_count and alignment are filled in */
+    uint32_t chunk_bytes;
+    uint32_t depth;
+    uint64_t pool_bytes_max;
+    struct tnd_workers *workers;
+    uint64_t (*now_ns)(void);
+};
+
+struct tnd_pipeline {
+    struct tnd_pipeline_options options;
+    struct tnd_waker waker;
+    pthread_mutex_t mutex;
+    struct tnd_transfer *added;                 /* under mutex: not yet seen by the driver */
+    struct tnd_chunk *worked, **worked_tail;    /* under mutex: workers are done with them */
+    atomic_bool mail;                           /* added, worked or a cancel to look at */
+
+    /* The driver's. */
+    bool started;
+    struct tnd_io *io;
+    struct tnd_pool pool;
+    struct tnd_transfer *active, **turn; /* a list, and whose window is next */
+    uint32_t active_count;
+    struct tnd_chunk *ready, **ready_tail;
+    uint32_t reading;
+    struct tnd_trial trial;
+};
+
+/* Threads: any, before all else. -ENOMEM. */
+int tnd_pipeline_init(struct tnd_pipeline *pipeline, const struct tnd_pipeline_options *options, struct tnd_err *err);
+/* Makes ring and pool, which belong to the thread that calls it: the driver. -ENODEV, -ENOMEM. */
+int tnd_pipeline_start(struct tnd_pipeline *pipeline, struct tnd_err *err);
+/* Gives ring and pool back, if there are any. No transfer may be left. Threads: the driver, or the last one. */
+void tnd_pipeline_stop(struct tnd_pipeline *pipeline);
+/* After stop, and after the last worker. */
+void tnd_pipeline_finish(struct tnd_pipeline *pipeline);
+
+/* One turn; whether anything moved. Threads: the driver. */
+bool tnd_pipeline_tick(struct tnd_pipeline *pipeline);
+/* Waits at most timeout_ns (< 0: no limit) until something can move; whether reads were done. Threads: the driver. */
+bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns);
+/* Whether no transfer is under way. Threads: the driver. */
+bool tnd_pipeline_idle(struct tnd_pipeline *pipeline);
+
+/* Hands a transfer over; its readiness tells when it is done with. Threads: any. */
+void tnd_pipeline_add(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer);
+/* Makes the driver look at canceled flags. Threads: any. */
+void tnd_pipeline_kick(struct tnd_pipeline *pipeline);
+
+#endif

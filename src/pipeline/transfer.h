@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_PIPELINE_TRANSFER_H
+#define TND_PIPELINE_TRANSFER_H
+
+/* A load as the pipeline sees it: a plan, files, a place for each piece, and how far it is. */
+
+#include "io/io.h"
+#include "pipeline/readiness.h"
+#include "pipeline/workers.h"
+#include "plan/plan.h"
+
+#define TND_TOUCH_JOBS_MAX 4
+
+/* Brings in a part of the destination ahead of the reads; several may run at once. */
+struct tnd_touch {
+    struct tnd_job job;
+    struct tnd_transfer *transfer;
+    struct tnd_workers *workers;
+};
+
+struct tnd_transfer_stats {
+    uint64_t bytes_read, read_count, pool_bytes_read, direct_bytes_read;
+    uint64_t engine_bytes[TND_ENGINE_NIL + 1];
+    uint64_t read_busy_ns, work_busy_ns, overlap_ns;
+    uint32_t depth_max, retries;
+};
+
+struct tnd_transfer {
+    /* Set by who starts it. */
+    struct tnd_plan *plan;
+    struct tnd_io_file *files; /* [model file_count] */
+    uint32_t file_count;
+    struct tnd_span *spans; /* [plan piece_count] */
+    uint8_t **homes;        /* [plan window_count] where a window can land in place, NULL where it cannot */
+    enum tnd_switch in_place;
+    uint8_t *fresh; /* destination memory that has no pages yet, NULL when it has, in the order of the plan */
+    uint64_t fresh_bytes;
+    struct tnd_reasons reasons;
+    struct tnd_readiness readiness;
+    atomic_bool canceled;
+
+    /* The driver's. */
+    bool attached;
+    uint32_t window_next;
+    uint32_t reading, ready, working; /* chunks */
+    struct tnd_err first_error;
+    uint64_t accounted_ns;
+    struct tnd_transfer_stats stats; /* others read it once the readiness has ended */
+    struct tnd_transfer *next;
+
+    /* The touching jobs'. */
+    struct tnd_touch touches[TND_TOUCH_JOBS_MAX];
+    atomic_uint_fast64_t touch_next; /* bytes of fresh taken so far */
+    atomic_uint_fast64_t touch_ns;
+    atomic_bool touch_stop;
+    uint32_t touching; /* under readiness.mutex: jobs that may still look at this */
+};
+
+/* Queues up to job_count touching jobs. Threads: before the pipeline gets the transfer. */
+void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers, uint32_t job_count);
+/* Stops touching and waits until no job looks at the transfer. */
+void tnd_transfer_touch_join(struct tnd_transfer *transfer);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_PIPELINE_TRIAL_H
+#define TND_PIPELINE_TRIAL_H
+
+/* Whether reads land in place or in the pool, where both are possible: it differs between machines, so the first large
+ * load does a stretch of each and the faster one stays for all that follow. Pure: told of reads, asks no clock. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TND_TRIAL_LOAD_BYTES_MIN ((uint64_t)256 << 20) /* smaller loads go through the pool without a trial */
+
+enum tnd_trial_phase { TND_TRIAL_WARM_UP, TND_TRIAL_POOL, TND_TRIAL_PLACE, TND_TRIAL_WAIT, TND_TRIAL_DECIDED };
+
+struct tnd_trial_side {
+    uint64_t issued, finished; /* bytes */
+    uint64_t first_bytes, first_ns, last_ns;
+};
+
+struct tnd_trial {
+    enum tnd_trial_phase phase;
+    struct tnd_trial_side pool, place;
+    bool place_wins;
+};
+
+/* Whether the next read, for which both would do, goes in place. load_bytes: of its load. */
+bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_bytes);
+/* A read of a trial's load has finished. */
+void tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "plan/plan.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "model/layers.h"
+#include "model/model.h"
+
+/* What a tensor is sorted by. */
+struct order_key {
+    uint32_t stage; /* 0 shared-in, 1 + layer, UINT32_MAX shared-out; 0 for all in file order */
+    uint32_t file;
+    uint64_t offset;
+    uint32_t tensor;
+};
+
+static int compare_u64(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int compare_keys(const void *left, const void *right)
+{
+    const struct order_key *a = left, *b = right;
+    int by = compare_u64(a->stage, b->stage);
+
+    if (!by)
+        by = compare_u64(a->file, b->file);
+    if (!by)
+        by = compare_u64(a->offset, b->offset);
+    return by ? by : compare_u64(a->tensor, b->tensor); /* empty tensors share offsets: the plan stays one and the same */
+}
+
+static bool selected(const struct tnd_tensor *tensor, const struct tnd_plan_options *options)
+{
+    if (options->layer_count &&
+        (tensor->layer < 0 || (uint32_t)tensor->layer < options->layer_first ||
+         (uint32_t)tensor->layer - options->layer_first >= options->layer_count))
+        return false;
+    return !options->only || !fnmatch(options->only, tensor->name, 0);
+}
+
+static uint32_t stage_of(const struct tnd_tensor *tensor)
+{
+    if (tensor->role == TND_IN_LAYER)
+        return 1 + (uint32_t)tensor->layer;
+    return tensor->role == TND_SHARED_OUT ? UINT32_MAX : 0;
+}
+
+static int select_tensors(struct tnd_plan *plan, const struct tnd_plan_options *options, struct tnd_err *err)
+{
+    const struct tnd_model *model = plan->model;
+    struct order_key *keys = tnd_zalloc(&plan->arena.allocator, model->tensor_count, sizeof(*keys));
+    uint32_t count = 0;
+
+    if (!keys)
+        return tnd_fail(err, -ENOMEM, "no memory to plan %u tensors", model->tensor_count);
+    for (uint32_t i = 0; i < model->tensor_count; i++) {
+        const struct tnd_tensor *tensor = &model->tensors[i];
+
+        if (selected(tensor, options))
+            keys[count++] = (struct order_key){
+                .stage = options->order == TND_ORDER_FILE ? 0 : stage_of(tensor),
+                .file = tensor->file,
+                .offset = tensor->offset,
+                .tensor = i,
+            };
+    }
+    qsort(keys, count, sizeof(*keys), compare_keys);
+    plan->tensors = tnd_arena_alloc(&plan->arena, count, sizeof(*plan->tensors));
+    if (plan->tensors)
+        for (uint32_t i = 0; i < count; i++)
+            plan->tensors[i] = keys[i].tensor;
+    plan->tensor_count = count;
+    tnd_free(&plan->arena.allocator, keys);
+    if (!plan->tensors)
+        return tnd_fail(err, -ENOMEM, "no memory to plan %u tensors", count);
+    if (!count)
+        return tnd_fail(err, -ENOENT, "%s: none of the %u tensors is selected", model->files[0].file.path,
+                        model->tensor_count);
+    return 0;
+}
+
+/* A walk over the runs; with no arrays it only counts. */
+struct cutter {
+    const struct tnd_plan *plan;
+    uint32_t chunk_bytes;
+    struct tnd_window *windows;
+    struct tnd_piece *pieces;
+    uint64_t window_count, piece_count;
+    struct tnd_window window; /* the open one */
+};
+
+static int compare_pieces(const void *left, const void *right)
+{
+    const struct tnd_piece *a = left, *b = right;
+
+    return compare_u64(a->window_offset, b->window_offset);
+}
+
+static void window_close(struct cutter *cutter)
+{
+    if (!cutter->window.bytes)
+        return;
+    if (cutter->windows) {
+        cutter->windows[cutter->window_count] = cutter->window;
+        /* The order of use may step back inside a window. */
+        qsort(cutter->pieces + cutter->window.piece_first, cutter->window.piece_count, sizeof(*cutter->pieces),
+              compare_pieces);
+    }
+    cutter->window_count++;
+    cutter->window.bytes = 0;
+}
+
+static void window_open(struct cutter *cutter, uint32_t file, uint64_t offset)
+{
+    cutter->window = (struct tnd_window){
+        .file = file,
+        .offset = tnd_round_down(offset, cutter->plan->alignment),
+        .piece_first = (uint32_t)cutter->piece_count,
+    };
+}
+
+/* Whether the byte at offset can still go into the open window without more than an aligned block in between. */
+static bool window_takes(const struct cutter *cutter, uint32_t file, uint64_t offset)
+{
+    const struct tnd_window *window = &cutter->window;
+
+    return window->bytes && window->file == file && offset >= window->offset &&
+           offset - window->offset < cutter->chunk_bytes &&
+           offset <= window->offset + window->bytes + cutter->plan->alignment;
+}
+
+static void cut_tensor(struct cutter *cutter, uint32_t tensor_index)
+{
+    const struct tnd_tensor *tensor = &cutter->plan->model->tensors[tensor_index];
+    uint64_t at = 0;
+
+    while (at < tensor->bytes) {
+        uint64_t offset = tensor->offset + at;
+        uint64_t skip, bytes;
+
+        if (!window_takes(cutter, tensor->file, offset)) {
+            window_close(cutter);
+            window_open(cutter, tensor->file, offset);
+        }
+        skip = offset - cutter->window.offset;
+        bytes = tnd_min(tensor->bytes - at, cutter->chunk_bytes - skip);
+        if (cutter->pieces)
+            cutter->pieces[cutter->piece_count] = (struct tnd_piece){
+                .tensor = tensor_index,
+                .window_offset = (uint32_t)skip,
+                .tensor_offset = at,
+                .bytes = (uint32_t)bytes,
+            };
+        cutter->piece_count++;
+        cutter->window.piece_count++;
+        cutter->window.bytes =
+            (uint32_t)tnd_max(cutter->window.bytes, tnd_round_up(skip + bytes, cutter->plan->alignment));
+        at += bytes;
+    }
+}
+
+static struct cutter cut_all(const struct tnd_plan *plan, uint32_t chunk_bytes, struct tnd_window *windows,
+                             struct tnd_piece *pieces)
+{
+    struct cutter cutter = {.plan = plan, .chunk_bytes = chunk_bytes, .windows = windows, .pieces = pieces};
+
+    for (uint32_t i = 0; i < plan->tensor_count; i++)
+        cut_tensor(&cutter, plan->tensors[i]);
+    window_close(&cutter);
+    return cutter;
+}
+
+static int cut_windows(struct tnd_plan *plan, uint32_t chunk_bytes, struct tnd_err *err)
+{
+    struct cutter count = cut_all(plan, chunk_bytes, NULL, NULL);
+
+    if (count.piece_count >= UINT32_MAX || count.window_count >= UINT32_MAX)
+        return tnd_fail(err, -EFBIG, "%s: more than 2^32 reads of %u bytes", plan->model->files[0].file.path,
+                        chunk_bytes);
+    plan->windows = tnd_arena_alloc(&plan->arena, count.window_count, sizeof(*plan->windows));
+    plan->pieces = tnd_arena_alloc(&plan->arena, count.piece_count, sizeof(*plan->pieces));
+    if (!plan->windows || !plan->pieces)
+        return tnd_fail(err, -ENOMEM, "no memory to plan %llu reads", (unsigned long long)count.window_count);
+    plan->window_count = (uint32_t)count.window_count;
+    plan->piece_count = (uint32_t)count.piece_count;
+    cut_all(plan, chunk_bytes, plan->windows, plan->pieces);
+    return 0;
+}
+
+static void count_sizes(struct tnd_plan *plan)
+{
+    struct tnd_plan_sizes *sizes = &plan->sizes;
+    uint64_t layer_bits[TND_LAYERS_MAX / 64] = {0};
+
+    sizes->window_count = plan->window_count;
+    sizes->piece_count = plan->piece_count;
+    sizes->tensor_count = plan->tensor_count;
+    for (uint32_t i = 0; i < plan->window_count; i++)
+        sizes->read_bytes += plan->windows[i].bytes;
+    for (uint32_t i = 0; i < plan->tensor_count; i++) {
+        const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
+
+        sizes->tensor_bytes += tensor->bytes;
+        if (tensor->layer >= 0) {
+            uint64_t bit = (uint64_t)1 << (tensor->layer % 64);
+
+            sizes->layer_count += !(layer_bits[tensor->layer / 64] & bit);
+            layer_bits[tensor->layer / 64] |= bit;
+        }
+    }
+}
+
+int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const struct tnd_plan_options *options,
+                  struct tnd_err *err)
+{
+    struct tnd_plan made = {.model = model, .alignment = options->alignment};
+    int r;
+
+    made.arena.allocator = model->arena.allocator;
+    r = select_tensors(&made, options, err);
+    if (r >= 0)
+        r = cut_windows(&made, options->chunk_bytes, err);
+    if (r < 0) {
+        tnd_plan_finish(&made);
+        return r;
+    }
+    count_sizes(&made);
+    *plan = made;
+    return 0;
+}
+
+void tnd_plan_finish(struct tnd_plan *plan)
+{
+    tnd_arena_finish(&plan->arena);
+}
+
+void tnd_plan_sizes(const struct tnd_plan *plan, struct tnd_plan_sizes *ret_sizes)
+{
+    *ret_sizes = plan->sizes;
+}
+
+const struct tnd_window *tnd_plan_window(const struct tnd_plan *plan, uint32_t window_index)
+{
+    return window_index < plan->window_count ? &plan->windows[window_index] : NULL;
+}
+
+const struct tnd_piece *tnd_plan_piece(const struct tnd_plan *plan, uint32_t piece_index)
+{
+    return piece_index < plan->piece_count ? &plan->pieces[piece_index] : NULL;
+}

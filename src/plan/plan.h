@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_PLAN_PLAN_H
+#define TND_PLAN_PLAN_H
+
+/* Which tensors, in which order, by which reads. Pure: no file is touched, nothing is measured.
+ *
+ * The selected tensors are sorted by use (shared-in, layers, shared-out; inside each by file and offset) or by file and
+ * offset alone. Neighbours in that order which are neighbours in the file too form a run. A run is cut into windows of
+ * at most chunk_bytes, whose ends lie on the alignment; what a window holds of a tensor is a piece. */
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "tundish.h"
+
+#define TND_PLAN_ALIGNMENT 4096 /* a page: what direct I/O takes on nearly all devices */
+
+struct tnd_plan_options {
+    enum tnd_order order;
+    const char *only;
+    uint32_t layer_first, layer_count;
+    uint32_t chunk_bytes;
+    uint32_t alignment; /* a power of two, at most chunk_bytes */
+};
+
+struct tnd_plan {
+    struct tnd_arena arena;
+    const struct tnd_model *model;
+    uint32_t *tensors; /* [tensor_count] the selected ones, in order */
+    uint32_t tensor_count;
+    struct tnd_window *windows;
+    struct tnd_piece *pieces;
+    uint32_t window_count, piece_count;
+    uint32_t alignment;
+    struct tnd_plan_sizes sizes;
+};
+
+/* plan is written in full on success only. -ENOENT when no tensor is selected, -ENOMEM, -EFBIG. */
+int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const struct tnd_plan_options *options,
+                  struct tnd_err *err);
+void tnd_plan_finish(struct tnd_plan *plan);
+
+#endif
