@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "format/format.h"
 #include "model/model.h"
+#include "options.h"
 
 /* The header is read in steps that double: small models cost one read, long vocabularies a few, and no step reads
  * much more than was there already. */
@@ -134,18 +135,16 @@ static int list_files(struct tnd_model *model, const char *path, struct tnd_err 
 int tnd_model_open(const char *path, const struct tnd_model_options *options, struct tnd_model **ret_model)
 {
     uint64_t started_ns = tnd_now_ns();
-    struct tnd_model_options chosen = {0};
+    struct tnd_model_options chosen;
     struct tnd_allocator allocator;
     struct tnd_model *model = NULL;
     struct tnd_err err = {0};
     int r;
 
-    if (!path || !ret_model || (options && options->size < sizeof(options->size))) {
-        tnd_fail(&err, -EINVAL, "tnd_model_open() expects a path, a place for the model and options with their size");
+    r = path && ret_model ? tnd_options_copy(&chosen, sizeof(chosen), options, "tnd_model_options", &err)
+                          : tnd_fail(&err, -EINVAL, "tnd_model_open() expects a path and a place for the model");
+    if (r < 0)
         return tnd_err_publish(&err);
-    }
-    if (options)
-        memcpy(&chosen, options, tnd_min(options->size, sizeof(chosen)));
     allocator = tnd_allocator_or_default(chosen.allocator);
     model = tnd_zalloc(&allocator, 1, sizeof(*model));
     if (!model) {

@@ -76,7 +76,7 @@ void *tnd_arena_alloc(struct tnd_arena *arena, size_t count, size_t bytes)
 
     if (tnd_mul_overflows(count, bytes, &total) || total > SIZE_MAX / 2)
         return NULL;
-    total = tnd_round_up(total, 16);
+    total = tnd_round_up(total ? total : 1, 16);
     if (total > arena->size - arena->used) {
         size_t size = total > ARENA_BLOCK_BYTES ? total : ARENA_BLOCK_BYTES;
         struct tnd_arena_block *block = tnd_zalloc(&arena->allocator, 1, sizeof(*block) + size);

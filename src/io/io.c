@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -34,6 +35,8 @@ static int uring_need(struct tnd_io *io, struct tnd_err *err)
         r = tnd_io_uring_create(&io->uring, &io->options, &why);
         if (r >= 0)
             return 0;
+        if (r == -ENOMEM)
+            return tnd_fail(err, r, "%s", why.text);
         io->uring_refused = true;
         memcpy(io->uring_refusal, why.text, sizeof(io->uring_refusal));
         tnd_log_line(&io->options.log, TND_LOG_INFO, "%s", why.text);
@@ -119,15 +122,18 @@ static bool wants_direct(struct tnd_io_file *file, enum tnd_file_system file_sys
 static int choose_engine(struct tnd_io *io, struct tnd_io_file *file, enum tnd_file_system file_system, bool cached,
                          struct tnd_err *err)
 {
+    struct tnd_err why = {0};
     int r;
 
     if (io->options.engine == TND_ENGINE_URING || (io->options.engine == TND_ENGINE_AUTO && !cached &&
                                                    file_system == TND_FS_OTHER)) {
-        r = uring_need(io, err);
+        r = uring_need(io, &why);
         file->engine = io->uring;
-        if (r >= 0 || io->options.engine == TND_ENGINE_URING)
-            return r;
-        tnd_reasons_add(file->reasons, "%s; reading by threads", io->uring_refusal);
+        if (r >= 0)
+            return 0;
+        if (io->options.engine == TND_ENGINE_URING)
+            return tnd_fail(err, r, "%s", why.text);
+        tnd_reasons_add(file->reasons, "%s; reading by threads", why.text);
     } else if (io->options.engine == TND_ENGINE_AUTO && !cached) {
         tnd_reasons_add(file->reasons, "%s: on %s the ring would only hide threads; reading by threads", file->path,
                         tnd_file_system_name(file_system));
@@ -233,6 +239,24 @@ static void finish(struct tnd_io *io, struct tnd_io_read *read, int result)
     io->done_tail = &read->next;
 }
 
+/* The file has no more bytes where it had some: told with the end as it is now. */
+static void finish_cut(struct tnd_io *io, struct tnd_io_read *read)
+{
+    struct stat now;
+
+    finish(io, read, -EBADMSG);
+    if (fstat(read->file->fd, &now) == 0 && (uint64_t)now.st_size < read->offset + read->bytes_wanted)
+        read->error_offset = (uint64_t)now.st_size;
+}
+
+static bool at_end(const struct tnd_io_read *read)
+{
+    struct stat now;
+
+    return fstat(read->file->fd, &now) == 0 &&
+           read->offset + read->bytes_done + (uint64_t)read->answer >= (uint64_t)now.st_size;
+}
+
 static void retry_later(struct tnd_io *io, struct tnd_io_read *read)
 {
     if (++read->retries > TND_READ_RETRIES_MAX) {
@@ -263,7 +287,7 @@ static void settle(struct tnd_io *io, struct tnd_io_read *read)
         return;
     }
     if (read->answer == 0) {
-        finish(io, read, -EBADMSG);
+        finish_cut(io, read);
         return;
     }
     done = read->bytes_done + (uint64_t)read->answer;
@@ -279,6 +303,8 @@ static void settle(struct tnd_io *io, struct tnd_io_read *read)
         read->retries++;
         read->bytes_done = (uint32_t)done;
         engine_submit(io, read);
+    } else if (at_end(read)) {
+        finish_cut(io, read);
     } else {
         retry_later(io, read);
     }

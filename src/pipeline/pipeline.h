@@ -13,7 +13,7 @@
 #include "pipeline/transfer.h"
 #include "pipeline/trial.h"
 
-#define TND_SPARE_BUFFERS 2 /* beyond the reads in flight: one for each of two workers */
+#define TND_SPARE_BUFFERS 4 /* beyond the reads in flight: being copied, or waiting for it */
 
 struct tnd_pipeline_options {
     struct tnd_io_options io; /* waker, buffer_count and alignment are filled in */

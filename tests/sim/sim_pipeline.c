@@ -402,7 +402,7 @@ static void run_seed(uint64_t seed)
         else if (r == -EBADMSG)
             CHECK(cut, "%s", tnd_load_error(one->load));
         else
-            CHECK(r == -EIO && (fake.errors_given || fake.again_per_mille), "%d: %s", r, tnd_load_error(one->load));
+            CHECK(r == -EIO && (fake.errors_given || cut), "%d: %s", r, tnd_load_error(one->load));
         check_canaries(one);
         tnd_load_destroy(&one->load);
         free_model(one->model);
