@@ -70,7 +70,6 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
     struct tnd_load_options options;
     struct tnd_load *load;
     uint64_t start_ns = tnd_now_ns();
-    uint32_t touching = tnd_workers_count(loader->workers);
     int r = tnd_load_options_init(&options, given, err);
 
     if (r < 0)
@@ -88,8 +87,6 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
     }
     load->plan_ns = tnd_now_ns() - start_ns;
     load->transfer.readiness.start_ns = start_ns;
-    /* One worker stays free to copy, where there are several. */
-    tnd_transfer_touch(&load->transfer, loader->workers, touching > 1 ? touching - 1 : 1);
     tnd_pipeline_add(&loader->pipeline, &load->transfer);
     *ret_load = load;
     return 0;

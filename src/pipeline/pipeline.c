@@ -159,6 +159,7 @@ static void attach(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
             keep_error(transfer, &err);
             return;
         }
+    tnd_transfer_touch(transfer, pipeline->options.workers);
 }
 
 /* Whether the files are still what they were; a load that failed anyway has its reason. */

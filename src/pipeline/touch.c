@@ -7,7 +7,8 @@
 #include "base/clock.h"
 #include "pipeline/transfer.h"
 
-#define TOUCH_BYTES ((uint64_t)8 << 20) /* a turn: short enough that a copy never waits long for a worker */
+/* A turn: short enough that a copy never waits long for a worker, nor a thread's start for the address space's lock. */
+#define TOUCH_BYTES ((uint64_t)4 << 20)
 
 static void touch_run(struct tnd_job *job)
 {
@@ -29,12 +30,17 @@ static void touch_run(struct tnd_job *job)
     pthread_mutex_unlock(&transfer->readiness.mutex);
 }
 
-void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers, uint32_t job_count)
+void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers)
 {
+    /* One worker stays free to copy, where there are several. */
+    uint32_t worker_count = tnd_workers_count(workers);
+    uint32_t job_count = worker_count > 1 ? (uint32_t)tnd_min(worker_count - 1, TND_TOUCH_JOBS_MAX) : 1;
+
     if (!transfer->fresh)
         return;
-    job_count = (uint32_t)tnd_min(job_count, TND_TOUCH_JOBS_MAX);
+    pthread_mutex_lock(&transfer->readiness.mutex);
     transfer->touching = job_count;
+    pthread_mutex_unlock(&transfer->readiness.mutex);
     for (uint32_t i = 0; i < job_count; i++) {
         transfer->touches[i] = (struct tnd_touch){
             .job.run = touch_run,

@@ -56,9 +56,9 @@ struct tnd_transfer {
     uint32_t touching; /* under readiness.mutex: jobs that may still look at this */
 };
 
-/* Queues up to job_count touching jobs. Threads: before the pipeline gets the transfer. */
-void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers, uint32_t job_count);
-/* Stops touching and waits until no job looks at the transfer. */
+/* Queues the touching jobs. Threads: the driver, when the engines are set up. */
+void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers);
+/* Stops touching and waits until no job looks at the transfer, which has ended. */
 void tnd_transfer_touch_join(struct tnd_transfer *transfer);
 
 #endif

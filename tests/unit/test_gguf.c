@@ -240,15 +240,15 @@ END_TEST
 
 START_TEST(counts)
 {
-    static const uint64_t counts[] = {1, 1000001, (uint64_t)1 << 32, (uint64_t)1 << 63, UINT64_MAX};
+    static const uint64_t claimed[] = {1, 1000001, (uint64_t)1 << 32, (uint64_t)1 << 63, UINT64_MAX};
     struct memory_file file = {0};
 
-    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+    for (size_t i = 0; i < sizeof(claimed) / sizeof(claimed[0]); i++) {
         file.bytes = 0;
-        put_head(&file, 3, counts[i], 0);
+        put_head(&file, 3, claimed[i], 0);
         assert_refused(FORMAT, &file, PATH, -EBADMSG, 8, "tensors, expected at most the 0");
         file.bytes = 0;
-        put_head(&file, 3, 0, counts[i]);
+        put_head(&file, 3, 0, claimed[i]);
         put_zeros(&file, 13);
         assert_refused(FORMAT, &file, PATH, -EBADMSG, 16, "metadata entries, expected at most the 0");
     }
@@ -510,7 +510,8 @@ START_TEST(overlap)
     put_tensor(&file, "a", 1, nine, 0, 0);
     pad_to(&file, 32);
     put_zeros(&file, 68);
-    assert_refused(FORMAT, &file, PATH, -EBADMSG, 128 + 32, "tensor 'b' starts here, expected not before byte 164, where tensor 'a' ends");
+    assert_refused(FORMAT, &file, PATH, -EBADMSG, 128,
+                   "tensor 'b' starts here, expected not before byte 132, where tensor 'a' ends");
     file.bytes = 0;
     put_head(&file, 3, 3, 0);
     put_tensor(&file, "a", 1, nine, 0, 0);

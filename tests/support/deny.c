@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Runs a command in an environment that lacks something: deny WHAT COMMAND [ARGUMENT …]
+ * Exits 77 when the environment cannot be made. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define NR_IO_URING_SETUP 425
+#define NR_IO_URING_ENTER 426
+#define NR_CACHESTAT 451
+#define NOBODY 65534
+
+static int skip(const char *what)
+{
+    fprintf(stderr, "deny: %s: %s\n", what, strerror(errno));
+    return 77;
+}
+
+/* The system call answers -error, when argument 2 has all of the flags (0: always). */
+static int refuse(uint32_t number, uint32_t flags, uint32_t error)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, flags),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, flags, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return -1;
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+static int limit(int resource, rlim_t value)
+{
+    struct rlimit both = {.rlim_cur = value, .rlim_max = value};
+
+    return setrlimit(resource, &both);
+}
+
+static int deny(const char *what)
+{
+    if (!strcmp(what, "uring-setup"))
+        return refuse(NR_IO_URING_SETUP, 0, EPERM);
+    if (!strcmp(what, "uring-missing"))
+        return refuse(NR_IO_URING_SETUP, 0, ENOSYS);
+    if (!strcmp(what, "uring-enter"))
+        return refuse(NR_IO_URING_ENTER, 0, EPERM);
+    if (!strcmp(what, "direct-open"))
+        return refuse(SYS_openat, O_DIRECT, EINVAL);
+    if (!strcmp(what, "cachestat"))
+        return refuse(NR_CACHESTAT, 0, ENOSYS);
+    if (!strcmp(what, "madvise"))
+        return refuse(SYS_madvise, 0, EINVAL);
+    if (!strcmp(what, "eventfd"))
+        return refuse(SYS_eventfd2, 0, EMFILE);
+    if (!strcmp(what, "threads"))
+        return refuse(SYS_clone3, 0, EAGAIN) < 0 ? -1 : refuse(SYS_clone, 0, EAGAIN);
+    if (!strcmp(what, "memlock")) /* 64 KiB, and not the capability that lifts it */
+        return limit(RLIMIT_MEMLOCK, 64 << 10) < 0 || (geteuid() == 0 && (setgid(NOBODY) < 0 || setuid(NOBODY) < 0))
+                   ? -1
+                   : 0;
+    if (!strncmp(what, "memory=", 7))
+        return limit(RLIMIT_AS, strtoul(what + 7, NULL, 10));
+    errno = EINVAL;
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3)
+        return 2;
+    if (deny(argv[1]) < 0)
+        return skip(argv[1]);
+    execvp(argv[2], argv + 2);
+    return skip(argv[2]);
+}
