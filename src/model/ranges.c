@@ -91,7 +91,7 @@ int tnd_model_check_ranges(const struct tnd_model *model, uint32_t file_index, s
     if (r < 0)
         return r;
     for (uint32_t i = 0; r == 0 && i < count; i++) {
-        if (spans[i].first == spans[i].end)
+        if (!model->tensors[spans[i].tensor].bytes)
             continue;
         if (spans[i].end > file_bytes)
             r = fail_beyond(model, &spans[i], file_bytes, err);

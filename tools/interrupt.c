@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "interrupt.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+
+static volatile sig_atomic_t noted;
+
+static void note(int signal_number)
+{
+    (void)signal_number;
+    noted = 1; /* tnd_load_cancel() takes a lock, which a handler must not */
+}
+
+void interrupt_init(void)
+{
+    /* No SA_RESTART: a write to a pipe that nobody empties ends too. */
+    struct sigaction action = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND}, before;
+
+    sigemptyset(&action.sa_mask);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(SIGINT, &action, NULL);
+}
+
+bool interrupted(void)
+{
+    return noted != 0;
+}
+
+static void mask(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(how, &set, NULL);
+}
+
+void interrupt_hold(void)
+{
+    mask(SIG_BLOCK);
+}
+
+void interrupt_release(void)
+{
+    mask(SIG_UNBLOCK);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "library.h"
+
+#include <stdio.h>
+
+/* Lines come from any thread; one call a line keeps them whole. */
+static void log_line(void *cookie, enum tnd_log_level level, const char *line)
+{
+    static const char *const names[] = {"?", "error", "warning", "info", "debug"};
+
+    (void)cookie;
+    if (level <= TND_LOG_INFO)
+        fprintf(stderr, "tundish: %s: %s\n", names[level], line);
+}
+
+struct tnd_loader_options options_loader(const struct options *options)
+{
+    return (struct tnd_loader_options){
+        .size = sizeof(struct tnd_loader_options),
+        .engine = (enum tnd_engine)options->engine,
+        .direct = (enum tnd_switch)options->direct,
+        .chunk_bytes = (uint32_t)options->chunk_bytes,
+        .depth = (uint32_t)options->depth,
+        .pool_bytes_max = options->pool_bytes,
+        .thread_count = (uint32_t)options->threads,
+        .memory_bytes_max = options->memory_bytes,
+        .log = options->verbose ? log_line : NULL,
+    };
+}
+
+struct tnd_load_options options_load(const struct options *options)
+{
+    return (struct tnd_load_options){
+        .size = sizeof(struct tnd_load_options),
+        .order = (enum tnd_order)options->order,
+        .only = options->only,
+        .layer_first = options->layer_first,
+        .layer_count = options->layer_count,
+        .in_place = (enum tnd_switch)options->in_place,
+    };
+}
+
+struct tnd_model_options options_model(const struct options *options)
+{
+    return (struct tnd_model_options){
+        .size = sizeof(struct tnd_model_options),
+        .log = options->verbose ? log_line : NULL,
+    };
+}

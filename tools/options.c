@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "text.h"
+
+#define ALL (1U << COMMAND_INFO | 1U << COMMAND_PLAN | 1U << COMMAND_LOAD | 1U << COMMAND_DIGEST)
+#define MOVES (1U << COMMAND_PLAN | 1U << COMMAND_LOAD | 1U << COMMAND_DIGEST)
+#define PLAN (1U << COMMAND_PLAN)
+#define LOAD (1U << COMMAND_LOAD)
+#define DIGEST (1U << COMMAND_DIGEST)
+
+enum kind { FLAG, CHOICE, BYTES, COUNT, TEXT, LAYERS, DEVICE, RATE };
+
+struct spec {
+    const char *name;
+    const char *argument; /* NULL for a flag; for a choice the words themselves, in the order of their enum */
+    const char *help;
+    uint32_t commands;
+    enum kind kind;
+    size_t member;
+    uint64_t min, max; /* of a number */
+};
+
+#define AT(member) offsetof(struct options, member)
+
+static const struct spec specs[] = {
+    {"--json", NULL, "one JSON object on stdout", ALL, FLAG, AT(json), 0, 0},
+    {"--engine", "auto|uring|threads|nil", "how reads happen; nil reads nothing, to measure all but the disk", MOVES,
+     CHOICE, AT(engine), 0, 0},
+    {"--direct", "auto|on|off", "past the page cache", MOVES, CHOICE, AT(direct), 0, 0},
+    {"--in-place", "auto|on|off", "reads land where the tensors will lie, or go through the pool", MOVES, CHOICE,
+     AT(in_place), 0, 0},
+    {"--device", "auto|host|cuda:N", "where the tensors go", MOVES, DEVICE, AT(cuda), 0, 0},
+    {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", MOVES, TEXT, AT(only), 0, 0},
+    {"--layers", "A-B", "only these layers, both ends included; A alone for one", MOVES, LAYERS, AT(layer_first), 0,
+     INT32_MAX - 1},
+    {"--order", "use|file", "what is used first arrives first, or as the bytes lie", MOVES, CHOICE, AT(order), 0, 0},
+    {"--pool", "BYTES", "most memory for the buffers that reads land in", MOVES, BYTES, AT(pool_bytes), 1, INT64_MAX},
+    {"--chunk", "BYTES", "longest read, a power of two from 64K to 64M", MOVES, BYTES, AT(chunk_bytes), 64 << 10,
+     64 << 20},
+    {"--depth", "N", "reads in flight", MOVES, COUNT, AT(depth), 1, 256},
+    {"--threads", "N", "threads that copy and touch memory", MOVES, COUNT, AT(threads), 1, 1024},
+    {"--memory", "BYTES", "refuse to take more than this", MOVES, BYTES, AT(memory_bytes), 1, INT64_MAX},
+    {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, RATE, AT(disk_bytes_per_s), 0, 0},
+    {"--repeat", "N", "load N times with the same loader", LOAD, COUNT, AT(repeat), 1, 1000000},
+    {"--values", "N", "the first N values of each tensor too", DIGEST, COUNT, AT(values), 0, 1000000},
+    {"-v", NULL, "say more", ALL, FLAG, AT(verbose), 0, 0},
+    {"--help", NULL, "this text", ALL, FLAG, AT(help), 0, 0},
+};
+
+static const struct {
+    const char *name, *help;
+} commands[COMMAND_COUNT] = {
+    [COMMAND_INFO] = {"info", "what a model's files hold; reads no tensor data"},
+    [COMMAND_PLAN] = {"plan", "what a load would read and take, before it takes anything"},
+    [COMMAND_LOAD] = {"load", "load a model into memory and say how fast it came and why"},
+    [COMMAND_DIGEST] = {"digest", "load, then the SHA-256 of each tensor's bytes"},
+};
+
+enum command options_command(const char *name)
+{
+    unsigned command = 0;
+
+    while (command < COMMAND_COUNT && strcmp(commands[command].name, name) != 0)
+        command++;
+    return (enum command)command;
+}
+
+static void usage_options(uint32_t mask)
+{
+    for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
+        const struct spec *spec = &specs[i];
+
+        if ((spec->commands & mask) == mask)
+            printf("  %-10s %-23s %s\n", spec->name, spec->argument ? spec->argument : "", spec->help);
+    }
+}
+
+void options_usage(enum command command)
+{
+    if (command < COMMAND_COUNT) {
+        printf("usage: tundish %s [options] MODEL\n%s\n\n", commands[command].name, commands[command].help);
+        usage_options(1U << command);
+    } else {
+        printf("usage: tundish COMMAND [options] MODEL\nMoves model weights from storage to where they are computed "
+               "with.\n\n");
+        for (unsigned i = 0; i < COMMAND_COUNT; i++)
+            printf("  %-10s %s\n", commands[i].name, commands[i].help);
+        printf("\n  tundish COMMAND --help lists a command's options, tundish --version the version.\n");
+    }
+    printf("\nMODEL is a .gguf or a .safetensors file. BYTES may end in K, M, G or T (1024, 1024², …).\n"
+           "exit: 0 done, 1 failed, 2 usage, 3 malformed file, 5 unsupported, 6 memory, device or engine not to be had,\n"
+           "      7 not found, no permission or no regular file, 130 interrupted\n");
+}
+
+/* Digits and nothing else: strtoull would take a sign and blanks. Returns the end, NULL when there is no number. */
+static const char *parse_digits(const char *text, uint64_t *ret_value)
+{
+    uint64_t value = 0;
+
+    if (!isdigit((unsigned char)*text))
+        return NULL;
+    for (; isdigit((unsigned char)*text); text++)
+        if (__builtin_mul_overflow(value, 10U, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
+            return NULL;
+    *ret_value = value;
+    return text;
+}
+
+static bool parse_number(const struct spec *spec, const char *text, uint64_t *ret_value)
+{
+    static const char suffixes[] = "KMGT";
+    const char *end = parse_digits(text, ret_value);
+    const char *suffix;
+
+    if (!end)
+        return false;
+    if (*end != '\0' && spec->kind == BYTES) {
+        suffix = strchr(suffixes, toupper((unsigned char)*end));
+        if (!suffix || __builtin_mul_overflow(*ret_value, (uint64_t)1 << 10 * (suffix - suffixes + 1), ret_value))
+            return false;
+        end++;
+    }
+    return *end == '\0' && *ret_value >= spec->min && *ret_value <= spec->max;
+}
+
+static bool parse_layers(const struct spec *spec, const char *text, struct options *options)
+{
+    uint64_t first, last;
+    const char *end = parse_digits(text, &first);
+
+    last = first;
+    if (end && *end == '-')
+        end = parse_digits(end + 1, &last);
+    if (!end || *end != '\0' || last < first || last > spec->max)
+        return false;
+    options->layer_first = (uint32_t)first;
+    options->layer_count = (uint32_t)(last - first + 1);
+    return true;
+}
+
+static bool parse_device(const char *text, int *ret_cuda)
+{
+    uint64_t ordinal;
+    const char *end;
+
+    *ret_cuda = -1;
+    if (strcmp(text, "auto") == 0 || strcmp(text, "host") == 0)
+        return true;
+    if (strncmp(text, "cuda:", 5) != 0)
+        return false;
+    end = parse_digits(text + 5, &ordinal);
+    if (!end || *end != '\0' || ordinal > 1023)
+        return false;
+    *ret_cuda = (int)ordinal;
+    return true;
+}
+
+static bool parse_choice(const char *words, const char *text, int *ret_index)
+{
+    size_t bytes = strlen(text);
+
+    for (int index = 0;; index++) {
+        size_t word = strcspn(words, "|");
+
+        if (word == bytes && memcmp(words, text, word) == 0) {
+            *ret_index = index;
+            return true;
+        }
+        if (words[word] == '\0')
+            return false;
+        words += word + 1;
+    }
+}
+
+static bool parse_rate(const char *text, double *ret_bytes_per_s)
+{
+    char *end;
+    double value;
+
+    if (text[strspn(text, "0123456789.")] != '\0') /* strtod knows inf, nan and hexadecimal */
+        return false;
+    value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= 1e-6) || value > 1e6)
+        return false;
+    *ret_bytes_per_s = value * 1e9;
+    return true;
+}
+
+static bool parse_value(const struct spec *spec, const char *text, struct options *options)
+{
+    void *member = (char *)options + spec->member;
+
+    switch (spec->kind) {
+    case FLAG:
+        *(bool *)member = true;
+        return true;
+    case CHOICE:
+        return parse_choice(spec->argument, text, member);
+    case BYTES:
+    case COUNT:
+        return parse_number(spec, text, member);
+    case TEXT:
+        *(const char **)member = text;
+        return true;
+    case LAYERS:
+        return parse_layers(spec, text, options);
+    case DEVICE:
+        return parse_device(text, member);
+    case RATE:
+        return parse_rate(text, member);
+    }
+    return false;
+}
+
+static const struct spec *spec_find(const char *argument, size_t bytes)
+{
+    if (bytes == 2 && memcmp(argument, "-h", 2) == 0)
+        return spec_find("--help", 6);
+    for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++)
+        if (strlen(specs[i].name) == bytes && memcmp(specs[i].name, argument, bytes) == 0)
+            return &specs[i];
+    return NULL;
+}
+
+/* What no single option can see. */
+static int check(const struct options *options, enum command command)
+{
+    if (!options->model)
+        return fail(EXIT_USAGE, "%s: which model? 'tundish %s --help' lists what it takes", commands[command].name,
+                    commands[command].name);
+    if ((options->chunk_bytes & (options->chunk_bytes - 1)) != 0)
+        return fail(EXIT_USAGE, "--chunk takes a power of two, not %llu", (unsigned long long)options->chunk_bytes);
+    if (command == COMMAND_DIGEST && options->engine == TND_ENGINE_NIL)
+        return fail(EXIT_USAGE, "digest: --engine nil reads nothing, so there is nothing to take a digest of");
+    if (options->cuda >= 0)
+        return fail(EXIT_RESOURCE, "--device cuda:%d: this build has no CUDA device", options->cuda);
+    return 0;
+}
+
+static int parse_option(struct options *options, enum command command, char **arguments, int left)
+{
+    const char *name = arguments[0];
+    const char *equals = strncmp(name, "--", 2) == 0 ? strchr(name, '=') : NULL;
+    size_t bytes = equals ? (size_t)(equals - name) : strlen(name);
+    const struct spec *spec = spec_find(name, bytes);
+    const char *value = equals ? equals + 1 : NULL;
+
+    if (!spec)
+        return -fail(EXIT_USAGE, "unknown option %.*s", (int)bytes, name);
+    if (!(spec->commands & 1U << command))
+        return -fail(EXIT_USAGE, "%s has no option %s", commands[command].name, spec->name);
+    if (!spec->argument && equals)
+        return -fail(EXIT_USAGE, "%s takes no value", spec->name);
+    if (spec->argument && !value) {
+        if (left < 2)
+            return -fail(EXIT_USAGE, "%s needs a value: %s", spec->name, spec->argument);
+        value = arguments[1];
+    }
+    if (!parse_value(spec, value, options))
+        return -fail(EXIT_USAGE, "%s takes %s, not '%s' (%s)", spec->name, spec->argument, value, spec->help);
+    return spec->argument && !equals ? 2 : 1;
+}
+
+int options_parse(struct options *options, enum command command, int argument_count, char **arguments)
+{
+    bool only_models = false; /* after -- */
+
+    *options = (struct options){.cuda = -1, .repeat = 1};
+    for (int i = 0; i < argument_count;) {
+        if (only_models || arguments[i][0] != '-' || arguments[i][1] == '\0') {
+            if (options->model)
+                return fail(EXIT_USAGE, "one model at a time: %s and %s", options->model, arguments[i]);
+            options->model = arguments[i++];
+        } else if (strcmp(arguments[i], "--") == 0) {
+            only_models = true;
+            i++;
+        } else {
+            int taken = parse_option(options, command, arguments + i, argument_count - i);
+
+            if (taken < 0)
+                return -taken;
+            i += taken;
+        }
+    }
+    return options->help ? 0 : check(options, command);
+}

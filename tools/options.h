@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TOOLS_OPTIONS_H
+#define TOOLS_OPTIONS_H
+
+/* The command line. One table in options.c says which options there are, what they take and which commands know them;
+ * parsing and usage text both read it. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tundish.h"
+
+enum command { COMMAND_INFO, COMMAND_PLAN, COMMAND_LOAD, COMMAND_DIGEST, COMMAND_COUNT };
+
+struct options {
+    const char *model;
+    bool help, json, verbose;
+    int engine, direct, in_place, order; /* enum tnd_engine, tnd_switch, tnd_switch, tnd_order */
+    int cuda;                            /* ordinal, -1 = no */
+    const char *only;
+    uint32_t layer_first, layer_count;
+    uint64_t pool_bytes, chunk_bytes, memory_bytes;
+    uint64_t depth, threads, repeat, values;
+    double disk_bytes_per_s; /* 0 = not given */
+};
+
+/* arguments: what follows the command's name. Returns 0, or an exit code when a sentence has been written. */
+int options_parse(struct options *options, enum command command, int argument_count, char **arguments);
+
+/* What stands behind -h; of all commands without one (COMMAND_COUNT). */
+void options_usage(enum command command);
+
+/* The command of that name, COMMAND_COUNT when there is none. */
+enum command options_command(const char *name);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "json.h"
+#include "text.h"
+
+static double per_s(double amount, uint64_t ns)
+{
+    return ns > 0 ? amount * 1e9 / (double)ns : 0;
+}
+
+static const char *limit_name(enum tnd_limit limit)
+{
+    switch (limit) {
+    case TND_LIMIT_DISK:
+        return "disk";
+    case TND_LIMIT_COPY:
+        return "copy";
+    case TND_LIMIT_MEMORY:
+        return "memory";
+    }
+    return "?";
+}
+
+/* 0 where nothing was read. */
+static double cpu_s_per_gb(const struct session *session, const struct tnd_load_stats *stats)
+{
+    return stats->bytes_read > 0 ? (double)session->cpu_ns / (double)stats->bytes_read : 0;
+}
+
+static void print_model(const struct session *session, const struct tnd_load_stats *stats)
+{
+    uint32_t all = tnd_model_tensor_count(session->model);
+
+    printf("model    ");
+    text_print(stdout, session->options->model, strlen(session->options->model), SIZE_MAX);
+    printf(": %s, ", tnd_model_format(session->model));
+    if (stats->tensors < all)
+        printf("%" PRIu32 " of its %" PRIu32 " tensors", stats->tensors, all);
+    else
+        printf("%" PRIu32 " tensors", all);
+    printf(" in %" PRIu32 " layers, %s\n", stats->layers, text_bytes(stats->model_bytes).s);
+}
+
+static void print_speed(const struct session *session, const struct tnd_load_stats *stats)
+{
+    printf("loaded   in %s: %.2f GB/s, %.0f tensors/s\n", text_ns(session->wall_ns).s,
+           per_s((double)stats->model_bytes, session->wall_ns) / 1e9, per_s(stats->tensors, session->wall_ns));
+    printf("of that  opening %s, planning %s, setting up %s, reading and placing %s\n", text_ns(stats->open_ns).s,
+           text_ns(stats->plan_ns).s, text_ns(stats->setup_ns).s, text_ns(stats->ready_ns).s);
+    if (stats->first_layer_ns > 0)
+        printf("first    layer 0 and what stands before it after %s of %s\n", text_ns(stats->first_layer_ns).s,
+               text_ns(stats->ready_ns).s);
+}
+
+static void print_way(const struct tnd_load_stats *stats)
+{
+    uint64_t in_place = stats->bytes_read - stats->pool_bytes_read;
+
+    printf("how      engine %s, %s, %" PRIu64 " reads, %" PRIu32 " in flight at the most, ", stats->engine,
+           stats->direct ? "direct I/O" : "through the page cache", stats->read_count, stats->depth_max);
+    if (in_place == 0)
+        printf("all through the pool\n");
+    else if (stats->pool_bytes_read == 0)
+        printf("all in place\n");
+    else
+        printf("%.0f %% in place, the rest through the pool\n", 100 * (double)in_place / (double)stats->bytes_read);
+    printf("limit    %s: reads under way %s, copying %s and touching memory %s over all threads\n",
+           limit_name(stats->limit), text_ns(stats->read_busy_ns).s, text_ns(stats->copy_busy_ns).s,
+           text_ns(stats->alloc_ns).s);
+}
+
+/* All runs do not fit on a line when there are thousands. */
+static void print_runs(const uint64_t *runs_ns, size_t run_count)
+{
+    uint64_t best = UINT64_MAX, worst = 0;
+    double sum = 0;
+
+    for (size_t i = 0; i < run_count; i++) {
+        best = runs_ns[i] < best ? runs_ns[i] : best;
+        worst = runs_ns[i] > worst ? runs_ns[i] : worst;
+        sum += (double)runs_ns[i];
+    }
+    printf("runs     %zu, of which this is the last: first %s, best %s, mean %s, worst %s\n", run_count,
+           text_ns(runs_ns[0]).s, text_ns(best).s, text_ns((uint64_t)(sum / (double)run_count)).s, text_ns(worst).s);
+}
+
+void report_text(const struct session *session, const uint64_t *runs_ns, size_t run_count)
+{
+    struct tnd_load_stats stats;
+    const char *reason;
+
+    tnd_load_stats(session->load, &stats);
+    print_model(session, &stats);
+    print_speed(session, &stats);
+    print_way(&stats);
+    printf("cpu      %s, %.3f s per GB of the %s read\n", text_ns(session->cpu_ns).s, cpu_s_per_gb(session, &stats),
+           text_bytes(stats.bytes_read).s);
+    printf("memory   %s at the most: tensors %s, pool %s\n", text_bytes(stats.peak_host_bytes).s,
+           text_bytes(stats.destination_bytes).s, text_bytes(stats.pool_bytes).s);
+    if (run_count > 1)
+        print_runs(runs_ns, run_count);
+    for (uint32_t i = 0; (reason = tnd_load_reason(session->load, i)); i++) {
+        printf("why      ");
+        text_print(stdout, reason, strlen(reason), SIZE_MAX);
+        putchar('\n');
+    }
+}
+
+static void json_amounts(struct json *json, const struct tnd_load_stats *stats)
+{
+    json_uint(json, "model_bytes", stats->model_bytes);
+    json_uint(json, "bytes_read", stats->bytes_read);
+    json_uint(json, "pool_bytes_read", stats->pool_bytes_read);
+    json_uint(json, "read_count", stats->read_count);
+    json_uint(json, "depth_max", stats->depth_max);
+    json_uint(json, "retries", stats->retries);
+    json_uint(json, "tensors", stats->tensors);
+    json_uint(json, "layers", stats->layers);
+}
+
+static void json_times(struct json *json, const struct session *session, const struct tnd_load_stats *stats)
+{
+    json_uint(json, "wall_ns", session->wall_ns);
+    json_uint(json, "cpu_ns", session->cpu_ns);
+    json_uint(json, "open_ns", stats->open_ns);
+    json_uint(json, "plan_ns", stats->plan_ns);
+    json_uint(json, "setup_ns", stats->setup_ns);
+    json_uint(json, "first_layer_ns", stats->first_layer_ns);
+    json_uint(json, "ready_ns", stats->ready_ns);
+    json_uint(json, "read_busy_ns", stats->read_busy_ns);
+    json_uint(json, "convert_busy_ns", 0);
+    json_uint(json, "copy_busy_ns", stats->copy_busy_ns);
+    json_uint(json, "alloc_ns", stats->alloc_ns);
+    json_uint(json, "overlap_ns", stats->overlap_ns);
+    json_double(json, "bytes_per_s", per_s((double)stats->model_bytes, session->wall_ns));
+    json_double(json, "tensors_per_s", per_s(stats->tensors, session->wall_ns));
+    json_double(json, "cpu_s_per_gb", cpu_s_per_gb(session, stats));
+}
+
+static void json_memory(struct json *json, const struct tnd_load_stats *stats)
+{
+    json_uint(json, "peak_host_bytes", stats->peak_host_bytes);
+    json_uint(json, "destination_bytes", stats->destination_bytes);
+    json_uint(json, "pool_bytes", stats->pool_bytes);
+    json_uint(json, "peak_pinned_bytes", 0);
+    json_uint(json, "device_bytes", 0);
+    json_uint(json, "tile_bytes", 0);
+    json_uint(json, "converted_bytes", 0);
+    json_uint(json, "overflowed", 0);
+    json_uint(json, "underflowed", 0);
+}
+
+void report_json(const struct session *session, const uint64_t *runs_ns, size_t run_count)
+{
+    struct tnd_load_stats stats;
+    const char *reason;
+    struct json json;
+
+    tnd_load_stats(session->load, &stats);
+    json_begin(&json, stdout);
+    json_object_begin(&json, NULL);
+    json_string(&json, "model", session->options->model);
+    json_string(&json, "format", tnd_model_format(session->model));
+    json_amounts(&json, &stats);
+    json_times(&json, session, &stats);
+    json_memory(&json, &stats);
+    json_string(&json, "engine", stats.engine);
+    json_bool(&json, "direct", stats.direct);
+    json_string(&json, "device", "host");
+    json_string(&json, "limit", limit_name(stats.limit));
+    json_array_begin(&json, "reasons");
+    for (uint32_t i = 0; (reason = tnd_load_reason(session->load, i)); i++)
+        json_string(&json, NULL, reason);
+    json_array_end(&json);
+    json_array_begin(&json, "runs");
+    for (size_t i = 0; i < run_count; i++)
+        json_uint(&json, NULL, runs_ns[i]);
+    json_array_end(&json);
+    json_object_end(&json);
+    json_end(&json);
+}
