@@ -211,7 +211,7 @@ struct tnd_loader_options {
     enum tnd_engine engine;
     enum tnd_switch direct;  /* O_DIRECT; auto: yes unless most of the file is cached or the file system is no use */
     uint32_t chunk_bytes;    /* longest read; a power of two, 64 KiB … 64 MiB; 0 = 2 MiB */
-    uint32_t depth;          /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4 */
+    uint32_t depth;          /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4, and more if that is faster */
     uint64_t pool_bytes_max; /* buffers that reads land in; 0 = 128 MiB. At least one chunk */
     uint32_t thread_count;   /* workers that copy and touch memory; 0 = one a core, at most 8 */
     uint64_t memory_bytes_max; /* refuse a load that would take more; 0 = what the system and the cgroup have left */

@@ -56,7 +56,8 @@ static int driver_start(struct tnd_loader *loader, struct tnd_err *err)
     return err->result;
 }
 
-static struct tnd_pipeline_options pipeline_options(const struct tnd_loader *loader)
+static struct tnd_pipeline_options pipeline_options(const struct tnd_loader *loader,
+                                                    const struct tnd_loader_options *given)
 {
     const struct tnd_loader_options *options = &loader->options;
 
@@ -70,6 +71,7 @@ static struct tnd_pipeline_options pipeline_options(const struct tnd_loader *loa
             },
         .chunk_bytes = options->chunk_bytes,
         .depth = options->depth,
+        .depth_max = tnd_depth_max(options, given ? given->depth : 0),
         .pool_bytes_max = options->pool_bytes_max,
     };
 }
@@ -104,7 +106,7 @@ static int loader_create(const struct tnd_loader_options *given, struct tnd_load
     loader->options = options;
     loader->allocator = allocator;
     loader->log = (struct tnd_log){.write = options.log, .cookie = options.log_cookie};
-    wired = pipeline_options(loader);
+    wired = pipeline_options(loader, given);
     r = tnd_pipeline_init(&loader->pipeline, &wired, err);
     if (r < 0) {
         tnd_free(&allocator, loader);

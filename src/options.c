@@ -103,6 +103,15 @@ uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, uint64_t
                    tnd_round_up(read_bytes, options->chunk_bytes));
 }
 
+uint32_t tnd_depth_max(const struct tnd_loader_options *options, uint32_t given)
+{
+    uint64_t buffers = options->pool_bytes_max / options->chunk_bytes;
+
+    if (given || buffers <= options->depth + TND_SPARE_BUFFERS)
+        return options->depth;
+    return (uint32_t)tnd_min(DEPTH_MAX, buffers - TND_SPARE_BUFFERS);
+}
+
 uint64_t tnd_budget_bytes(const struct tnd_loader_options *options)
 {
     uint64_t available = tnd_memory_available();

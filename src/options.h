@@ -20,6 +20,9 @@ struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loa
 /* Buffers the pool starts with, in bytes, for a plan that reads read_bytes. */
 uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, uint64_t read_bytes);
 
+/* How far the depth may be raised: a depth that was given stays. given: the caller's, before its defaults. */
+uint32_t tnd_depth_max(const struct tnd_loader_options *options, uint32_t given);
+
 /* Bytes that a new load may take. */
 uint64_t tnd_budget_bytes(const struct tnd_loader_options *options);
 

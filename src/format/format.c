@@ -29,7 +29,8 @@ int tnd_header_need(struct tnd_header *header, uint64_t offset, uint64_t bytes, 
     uint64_t need;
 
     if (tnd_add_overflows(offset, bytes, &need) || need > header->file_bytes)
-        return tnd_fail_at(err, -EBADMSG, header->path, offset, "%s should take %llu bytes, but the file ends at byte %llu",
+        return tnd_fail_at(err, -EBADMSG, header->path, offset,
+                           "%s should take %llu bytes, but the file ends at byte %llu",
                            what, (unsigned long long)bytes, (unsigned long long)header->file_bytes);
     return need <= header->have ? 0 : header->fetch(header, need, err);
 }

@@ -112,8 +112,8 @@ static int read_value(struct tnd_gguf *gguf, enum tnd_value_type type, struct tn
 static int take_alignment(struct tnd_gguf *gguf, uint64_t at, const struct tnd_value *value, struct tnd_err *err)
 {
     if (value->type != TND_VALUE_U32)
-        return tnd_fail_at(err, -EBADMSG, gguf->header->path, at, "general.alignment of value type %d, expected %d, U32",
-                           (int)value->type, TND_VALUE_U32);
+        return tnd_fail_at(err, -EBADMSG, gguf->header->path, at,
+                           "general.alignment of value type %d, expected %d, U32", (int)value->type, TND_VALUE_U32);
     if (!value->as.u || (value->as.u % 8 && !tnd_is_power_of_two(value->as.u)))
         return tnd_fail_at(err, -EBADMSG, gguf->header->path, at,
                            "general.alignment of %llu, expected a power of two or a multiple of 8, not 0",

@@ -125,8 +125,8 @@ static int parse_fields(struct parser *parser, struct tnd_tensor *tensor, struct
             break;
         field = field_of(&token);
         if (seen & field)
-            return tnd_fail_at(err, -EBADMSG, parser->header->path, token.at, "key '%.*s' is there twice, expected once",
-                               (int)token.bytes, token.text);
+            return tnd_fail_at(err, -EBADMSG, parser->header->path, token.at,
+                               "key '%.*s' is there twice, expected once", (int)token.bytes, token.text);
         seen |= field;
         r = parse_field(parser, field, tensor, err);
     }

@@ -61,7 +61,8 @@ static int fail_beyond(const struct tnd_model *model, const struct span *span, u
 {
     const struct tnd_tensor *tensor = &model->tensors[span->tensor];
 
-    return tnd_fail(err, -EBADMSG, "byte %llu: tensor '%.*s' takes %llu bytes from here, but the file ends at byte %llu",
+    return tnd_fail(err, -EBADMSG,
+                    "byte %llu: tensor '%.*s' takes %llu bytes from here, but the file ends at byte %llu",
                     (unsigned long long)span->first, shown_bytes(tensor), tensor->name,
                     (unsigned long long)tensor->bytes, (unsigned long long)file_bytes);
 }
@@ -121,7 +122,8 @@ int tnd_model_check_tiling(const struct tnd_model *model, uint32_t file_index, u
         expected = spans[i].end;
     }
     if (r == 0 && expected != file_bytes)
-        r = tnd_fail(err, -EBADMSG, "byte %llu: the tensors end here, expected the file to end too, but it has %llu bytes",
+        r = tnd_fail(err, -EBADMSG,
+                     "byte %llu: the tensors end here, expected the file to end too, but it has %llu bytes",
                      (unsigned long long)expected, (unsigned long long)file_bytes);
     tnd_free(&model->arena.allocator, spans);
     return r;

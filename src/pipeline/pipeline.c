@@ -44,7 +44,8 @@ int tnd_pipeline_start(struct tnd_pipeline *pipeline, struct tnd_err *err)
     options->io.now_ns = options->now_ns;
     options->io.alignment = TND_PLAN_ALIGNMENT;
     options->io.buffer_count = count_max;
-    options->io.depth = options->depth;
+    options->io.depth = options->depth_max;
+    tnd_depth_init(&pipeline->depth, options->depth, options->depth_max);
     r = tnd_io_create(&pipeline->io, &options->io, err);
     if (r < 0)
         return r;
@@ -257,9 +258,12 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
     }
-    if (chunk->landing != TND_LAND_SPANS)
+    if (chunk->landing != TND_LAND_SPANS) {
         tnd_trial_finished(&pipeline->trial, chunk->landing == TND_LAND_PLACE, chunk->read.bytes,
                            transfer->accounted_ns);
+        if (!tnd_trial_running(&pipeline->trial)) /* one thing is tried at a time */
+            tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
+    }
     if (chunk->landing == TND_LAND_POOL) {
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READY);
         chunk->next = NULL;
@@ -400,7 +404,7 @@ static bool issue_reads(struct tnd_pipeline *pipeline)
     bool moved = false;
     uint32_t idle = 0; /* transfers in a row that want nothing */
 
-    while (pipeline->active && pipeline->reading < pipeline->options.depth && idle < pipeline->active_count) {
+    while (pipeline->active && pipeline->reading < pipeline->depth.depth && idle < pipeline->active_count) {
         struct tnd_transfer *transfer;
 
         if (!*pipeline->turn)
@@ -442,6 +446,8 @@ static bool adopt_added(struct tnd_pipeline *pipeline)
         transfer = next;
     }
     pipeline->turn = &pipeline->active;
+    if (moved)
+        tnd_depth_interrupted(&pipeline->depth);
     return moved;
 }
 
@@ -459,6 +465,7 @@ static bool end_finished(struct tnd_pipeline *pipeline)
         }
         *at = transfer->next;
         pipeline->active_count--;
+        tnd_depth_interrupted(&pipeline->depth);
         pipeline->turn = &pipeline->active;
         moved = true;
         end(pipeline, transfer);

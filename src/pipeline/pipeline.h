@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "base/waker.h"
+#include "pipeline/depth.h"
 #include "pipeline/pool.h"
 #include "pipeline/transfer.h"
 #include "pipeline/trial.h"
@@ -18,7 +19,7 @@
 struct tnd_pipeline_options {
     struct tnd_io_options io; /* waker, buffer_count and alignment are filled in */
     uint32_t chunk_bytes;
-    uint32_t depth;
+    uint32_t depth, depth_max; /* reads in flight: at the start, and at the most if more brings more */
     uint64_t pool_bytes_max;
     struct tnd_workers *workers;
     uint64_t (*now_ns)(void);
@@ -41,6 +42,7 @@ struct tnd_pipeline {
     struct tnd_chunk *ready, **ready_tail;
     uint32_t reading;
     struct tnd_trial trial;
+    struct tnd_depth depth;
 };
 
 /* Threads: any, before all else. -ENOMEM. */

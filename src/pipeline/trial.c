@@ -24,6 +24,11 @@ bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_
     return false;
 }
 
+bool tnd_trial_running(const struct tnd_trial *trial)
+{
+    return trial->phase != TND_TRIAL_DECIDED && trial->pool.issued;
+}
+
 static double rate(const struct tnd_trial_side *side)
 {
     uint64_t ns = side->last_ns - side->first_ns;

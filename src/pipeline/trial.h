@@ -25,6 +25,9 @@ struct tnd_trial {
 
 /* Whether the next read, for which both would do, goes in place. load_bytes: of its load. */
 bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_bytes);
+/* Whether a trial is under way. */
+bool tnd_trial_running(const struct tnd_trial *trial);
+
 /* A read of a trial's load has finished. */
 void tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns);
 

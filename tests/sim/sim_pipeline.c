@@ -281,7 +281,7 @@ static void check_pool(const struct tnd_pipeline *pipeline)
     for (int i = 0; i < TND_CHUNK_STATE_COUNT; i++)
         sum += pipeline->pool.counts[i];
     CHECK(sum == pipeline->pool.chunk_count, "%u of %u chunks", sum, pipeline->pool.chunk_count);
-    CHECK(pipeline->reading <= pipeline->options.depth, "%u reads", pipeline->reading);
+    CHECK(pipeline->reading <= pipeline->options.depth_max, "%u reads", pipeline->reading);
     CHECK(pipeline->reading == pipeline->pool.counts[TND_CHUNK_READING], "%u reads", pipeline->reading);
 }
 
@@ -320,6 +320,7 @@ static void run_seed(uint64_t seed)
     options.io.direct = draw_below(2) ? TND_ON : TND_OFF;
     options.chunk_bytes = loader.options.chunk_bytes;
     options.depth = loader.options.depth;
+    options.depth_max = options.depth + (uint32_t)draw_below(3);
     options.pool_bytes_max = loader.options.pool_bytes_max;
     options.workers = loader.workers;
     options.now_ns = now_fake;

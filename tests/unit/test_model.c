@@ -41,7 +41,8 @@ static struct memory_file many_tensors(uint32_t count)
 
     put_words(&json, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (uint32_t i = 0; i < count; i++) {
-        snprintf(entry, sizeof(entry), ",\"model.layers.%u.w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%u,%u]}",
+        snprintf(entry, sizeof(entry),
+                 ",\"model.layers.%u.w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%u,%u]}",
                  i, 4 * i, 4 * i + 4);
         put_words(&json, entry);
     }
