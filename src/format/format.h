@@ -43,7 +43,7 @@ bool tnd_name_ends(const char *path, const char *ending);
 
 struct tnd_format {
     const char *name;
-    /* Whether the file is meant to be of this format, by its first bytes ([0, have), at least min(9, file)) and name. */
+    /* Whether the file is meant to be of this format, by first bytes ([0, have), at least min(9, file)) and name. */
     bool (*probe)(const struct tnd_header *header);
     /* Adds the file's tensors and metadata to the model and sets model->format. */
     int (*parse)(struct tnd_header *header, struct tnd_model *model, uint32_t file_index, struct tnd_err *err);
