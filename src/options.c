@@ -14,6 +14,7 @@
 #define IN_FLIGHT_BYTES ((uint32_t)8 << 20) /* what drains a disk while its buffers still fit the cache */
 #define DEPTH_MIN 4
 #define DEPTH_MAX 256
+#define DEPTH_RAISE_MAX 4 /* times the default: 32 MiB in flight drain several disks of 14 GB/s */
 #define POOL_BYTES_MAX_DEFAULT ((uint64_t)128 << 20)
 #define POOL_BYTES_LIMIT ((uint64_t)64 << 30)
 #define THREADS_DEFAULT_MAX 8
@@ -109,7 +110,7 @@ uint32_t tnd_depth_max(const struct tnd_loader_options *options, uint32_t given)
 
     if (given || buffers <= options->depth + TND_SPARE_BUFFERS)
         return options->depth;
-    return (uint32_t)tnd_min(DEPTH_MAX, buffers - TND_SPARE_BUFFERS);
+    return (uint32_t)tnd_min(options->depth * DEPTH_RAISE_MAX, buffers - TND_SPARE_BUFFERS);
 }
 
 uint64_t tnd_budget_bytes(const struct tnd_loader_options *options)

@@ -2,21 +2,23 @@
 #ifndef TND_PIPELINE_DEPTH_H
 #define TND_PIPELINE_DEPTH_H
 
-/* How many reads to keep in flight: from a start that drains one disk, doubled while that brings more. An array of
- * disks wants more than one, and more than a disk wants only makes the buffers colder. Pure: told of reads, asks no
- * clock. */
+/* How many reads to keep in flight: a start that drains one disk, doubled while that brings more, since an array of
+ * disks wants more than one. Deeper than the disk wants only makes the buffers colder, so whether to go deeper is asked
+ * by going half as deep first: a disk that gives as much then has enough. Pure: told of reads, asks no clock. */
 
 #include <stdbool.h>
 #include <stdint.h>
 
+enum tnd_depth_phase { TND_DEPTH_START, TND_DEPTH_HALF, TND_DEPTH_UP, TND_DEPTH_SETTLED };
+
 struct tnd_depth {
     uint32_t depth; /* to keep now */
     uint32_t depth_max;
-    bool settled;
+    enum tnd_depth_phase phase;
     /* The stretch being measured. */
     uint64_t bytes, start_ns;
     bool warm; /* the first stretch at a depth still has the reads of the one before: not counted */
-    /* The best stretch so far. */
+    /* The best depth so far, and what it brought. */
     uint32_t best_depth;
     double best_rate; /* bytes a ns */
 };
