@@ -75,8 +75,8 @@ static void print_summary(const struct tnd_model *model)
     const struct tnd_file *file;
     const char *separator = "types    ";
 
-    printf("model    %s, %" PRIu32 " tensors, %s, %" PRIu32 " layers\n", tnd_model_format(model), count,
-           text_bytes(tnd_model_bytes(model)).s, tnd_model_layer_count(model));
+    printf("model    %s, %s, %s, %s\n", tnd_model_format(model), text_count(count, "tensor").s,
+           text_bytes(tnd_model_bytes(model)).s, text_count(tnd_model_layer_count(model), "layer").s);
     for (uint32_t i = 0; (file = tnd_model_file(model, i)); i++) {
         printf("file     ");
         text_print(stdout, file->path, strlen(file->path), SIZE_MAX);
@@ -104,7 +104,7 @@ static void print_meta(const struct tnd_model *model)
 {
     uint32_t count = tnd_model_meta_count(model);
 
-    printf("\nmetadata, %" PRIu32 " keys\n", count);
+    printf("\nmetadata, %s\n", text_count(count, "key").s);
     for (uint32_t i = 0; i < count; i++) {
         const struct tnd_meta *meta = tnd_model_meta(model, i);
 
@@ -121,7 +121,8 @@ static void print_tensors(const struct tnd_model *model)
     uint32_t count = tnd_model_tensor_count(model);
     bool several = tnd_model_file_count(model) > 1;
 
-    printf("\n%slayer  type           bytes        offset  %-*s  shape\n", several ? " file " : "", NAME_COLUMNS, "name");
+    printf("\n%slayer  type           bytes        offset  %-*s  shape\n", several ? " file " : "", NAME_COLUMNS,
+           "name");
     for (uint32_t i = 0; i < count; i++) {
         const struct tnd_tensor *tensor = tnd_model_tensor(model, i);
 

@@ -2,8 +2,8 @@
 #ifndef TOOLS_JSON_H
 #define TOOLS_JSON_H
 
-/* Writes JSON as it is told, without keeping any of it. What comes out is always valid: strings that are no UTF-8
- * become {"base64":"…"}, floats that are not finite become null. key: NULL inside an array and at the top. */
+/* Writes JSON as it is told, keeping no more than a buffer of it. What comes out is always valid: strings that are no
+ * UTF-8 become {"base64":"…"}, floats that are not finite become null. key: NULL inside an array and at the top. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,12 +12,14 @@
 
 struct json {
     FILE *out;
+    size_t used; /* of buffer */
     uint32_t depth;
     bool comma; /* something stands before the next item of the innermost container */
+    char buffer[1 << 14]; /* one call to stdio for thousands of tokens */
 };
 
 void json_begin(struct json *json, FILE *out);
-/* Every container must be closed; ends the line. */
+/* Every container must be closed; ends the line. Until then nothing else may go to out. */
 void json_end(struct json *json);
 
 void json_object_begin(struct json *json, const char *key);

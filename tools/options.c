@@ -96,8 +96,9 @@ void options_usage(enum command command)
         printf("\n  tundish COMMAND --help lists a command's options, tundish --version the version.\n");
     }
     printf("\nMODEL is a .gguf or a .safetensors file. BYTES may end in K, M, G or T (1024, 1024², …).\n"
-           "exit: 0 done, 1 failed, 2 usage, 3 malformed file, 5 unsupported, 6 memory, device or engine not to be had,\n"
-           "      7 not found, no permission or no regular file, 130 interrupted\n");
+           "exit: 0 done, 1 failed, 2 usage, 3 malformed file, 5 unsupported,\n"
+           "      6 memory, device or engine not to be had, 7 not found, no permission or no regular file,\n"
+           "      130 interrupted\n");
 }
 
 /* Digits and nothing else: strtoull would take a sign and blanks. Returns the end, NULL when there is no number. */

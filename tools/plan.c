@@ -85,10 +85,10 @@ static void print_plan(const struct options *options, const struct tnd_model *mo
     struct tnd_plan_sizes sizes;
 
     tnd_plan_sizes(plan, &sizes);
-    printf("tensors  %" PRIu32 " in %" PRIu32 " layers, %s\n", sizes.tensor_count, sizes.layer_count,
+    printf("tensors  %" PRIu32 " in %s, %s\n", sizes.tensor_count, text_count(sizes.layer_count, "layer").s,
            text_bytes(sizes.tensor_bytes).s);
-    printf("reads    %" PRIu32 " of %s together, holding %" PRIu32 " pieces of tensors\n", sizes.window_count,
-           text_bytes(sizes.read_bytes).s, sizes.piece_count);
+    printf("reads    %" PRIu32 " of %s together, holding %s of tensors\n", sizes.window_count,
+           text_bytes(sizes.read_bytes).s, text_count(sizes.piece_count, "piece").s);
     printf("memory   tensors %s, pool %s, of %s there is\n", text_bytes(sizes.destination_bytes).s,
            text_bytes(sizes.pool_bytes).s, text_bytes(sizes.available_bytes).s);
     if (options->disk_bytes_per_s > 0) {

@@ -42,14 +42,16 @@ static void print_model(const struct session *session, const struct tnd_load_sta
     if (stats->tensors < all)
         printf("%" PRIu32 " of its %" PRIu32 " tensors", stats->tensors, all);
     else
-        printf("%" PRIu32 " tensors", all);
-    printf(" in %" PRIu32 " layers, %s\n", stats->layers, text_bytes(stats->model_bytes).s);
+        printf("%s", text_count(all, "tensor").s);
+    printf(" in %s, %s\n", text_count(stats->layers, "layer").s, text_bytes(stats->model_bytes).s);
 }
 
 static void print_speed(const struct session *session, const struct tnd_load_stats *stats)
 {
-    printf("loaded   in %s: %.2f GB/s, %.0f tensors/s\n", text_ns(session->wall_ns).s,
-           per_s((double)stats->model_bytes, session->wall_ns) / 1e9, per_s(stats->tensors, session->wall_ns));
+    double tensors_per_s = per_s(stats->tensors, session->wall_ns);
+
+    printf("loaded   in %s: %.2f GB/s, %.*f tensors/s\n", text_ns(session->wall_ns).s,
+           per_s((double)stats->model_bytes, session->wall_ns) / 1e9, tensors_per_s < 10 ? 1 : 0, tensors_per_s);
     printf("of that  opening %s, planning %s, setting up %s, reading and placing %s\n", text_ns(stats->open_ns).s,
            text_ns(stats->plan_ns).s, text_ns(stats->setup_ns).s, text_ns(stats->ready_ns).s);
     if (stats->first_layer_ns > 0)
@@ -61,8 +63,9 @@ static void print_way(const struct tnd_load_stats *stats)
 {
     uint64_t in_place = stats->bytes_read - stats->pool_bytes_read;
 
-    printf("how      engine %s, %s, %" PRIu64 " reads, %" PRIu32 " in flight at the most, ", stats->engine,
-           stats->direct ? "direct I/O" : "through the page cache", stats->read_count, stats->depth_max);
+    printf("how      engine %s, %s, %s, %" PRIu32 " in flight at the most, ", stats->engine,
+           stats->direct ? "direct I/O" : "through the page cache", text_count(stats->read_count, "read").s,
+           stats->depth_max);
     if (in_place == 0)
         printf("all through the pool\n");
     else if (stats->pool_bytes_read == 0)

@@ -42,6 +42,14 @@ struct text text_ns(uint64_t ns)
     return text;
 }
 
+struct text text_count(uint64_t count, const char *noun)
+{
+    struct text text;
+
+    snprintf(text.s, sizeof(text.s), "%" PRIu64 " %s%s", count, noun, count == 1 ? "" : "s");
+    return text;
+}
+
 void text_shape(FILE *out, const uint64_t *shape, uint32_t dims)
 {
     fputc('[', out);

@@ -28,6 +28,8 @@ struct text {
 struct text text_bytes(uint64_t bytes);
 /* "0.312 s", "4.1 ms", "35 us". */
 struct text text_ns(uint64_t ns);
+/* "1 tensor", "291 tensors". */
+struct text text_count(uint64_t count, const char *noun);
 /* "[151936, 896]", outermost first; "[]" for a scalar. */
 void text_shape(FILE *out, const uint64_t *shape, uint32_t dims);
 /* Writes at most max bytes of a name or value, and "…" where that cuts it; control characters, which could drive a

@@ -2,7 +2,7 @@
 #ifndef TOOLS_VALUES_H
 #define TOOLS_VALUES_H
 
-/* Elements as numbers, to look at. Types of whole bytes without a scale beside them; blocks are not taken apart here. */
+/* Elements as numbers, to look at. Types of whole bytes without a scale beside them; blocks are not taken apart. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -74,7 +74,7 @@ static int parse_numbers(struct parser *parser, uint64_t *numbers, uint32_t max,
 static int parse_offsets(struct parser *parser, struct tnd_err *err)
 {
     uint64_t at = parser->json.base + parser->json.at;
-    uint32_t count;
+    uint32_t count = 0;
     int r = parse_numbers(parser, parser->span, 2, &count, err);
 
     if (r < 0 || count == 2)

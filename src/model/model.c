@@ -10,6 +10,8 @@
 
 #define ROOM_FIRST 16 /* entries, when a format adds without having asked for room */
 
+__extension__ typedef unsigned __int128 uint128;
+
 enum kind { TENSORS, METAS };
 
 struct name {
@@ -26,7 +28,7 @@ static struct name name_of(const struct tnd_model *model, enum kind kind, uint32
 
 static uint64_t fold(uint64_t a, uint64_t b)
 {
-    unsigned __int128 product = (unsigned __int128)a * b;
+    uint128 product = (uint128)a * b;
 
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }

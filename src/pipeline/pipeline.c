@@ -185,6 +185,9 @@ static void end(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
                  (unsigned long long)transfer->plan->sizes.tensor_bytes);
         keep_error(transfer, &err);
     }
+    if (transfer->in_place == TND_ON && transfer->stats.pool_bytes_read)
+        tnd_reasons_add(&transfer->reasons, "%llu bytes went through the pool: their place does not suit their offset",
+                        (unsigned long long)transfer->stats.pool_bytes_read);
     if (transfer->attached)
         check_files(transfer);
     for (uint32_t i = 0; i < transfer->file_count && transfer->attached; i++)
@@ -259,8 +262,10 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         return;
     }
     if (chunk->landing != TND_LAND_SPANS) {
-        tnd_trial_finished(&pipeline->trial, chunk->landing == TND_LAND_PLACE, chunk->read.bytes,
-                           transfer->accounted_ns);
+        if (tnd_trial_finished(&pipeline->trial, chunk->landing == TND_LAND_PLACE, chunk->read.bytes,
+                               transfer->accounted_ns))
+            tnd_reasons_add(&transfer->reasons, "measured: %.2f GB/s through the pool, %.2f in place",
+                            pipeline->trial.pool_rate, pipeline->trial.place_rate);
         if (!tnd_trial_running(&pipeline->trial)) /* one thing is tried at a time */
             tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
     }

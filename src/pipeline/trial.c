@@ -7,7 +7,7 @@
 bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_bytes)
 {
     if (trial->phase == TND_TRIAL_DECIDED)
-        return trial->place_wins;
+        return trial->place_rate > trial->pool_rate;
     if (load_bytes < TND_TRIAL_LOAD_BYTES_MIN)
         return false;
     if (trial->phase == TND_TRIAL_PLACE) {
@@ -36,22 +36,24 @@ static double rate(const struct tnd_trial_side *side)
     return ns ? (double)(side->finished - side->first_bytes) / (double)ns : 0;
 }
 
-void tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns)
+bool tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns)
 {
     struct tnd_trial_side *side = in_place ? &trial->place : &trial->pool;
 
     if (trial->phase == TND_TRIAL_DECIDED || trial->phase == TND_TRIAL_WARM_UP)
-        return;
+        return false;
     if (!in_place && trial->place.finished) /* the pool's turn was before */
-        return;
+        return false;
     if (!side->finished) { /* the time before it is not this side's */
         side->first_bytes = read_bytes;
         side->first_ns = now_ns;
     }
     side->finished += read_bytes;
     side->last_ns = now_ns;
-    if (trial->phase == TND_TRIAL_WAIT && trial->place.finished >= trial->place.issued) {
-        trial->place_wins = rate(&trial->place) > rate(&trial->pool);
-        trial->phase = TND_TRIAL_DECIDED;
-    }
+    if (trial->phase != TND_TRIAL_WAIT || trial->place.finished < trial->place.issued)
+        return false;
+    trial->pool_rate = rate(&trial->pool);
+    trial->place_rate = rate(&trial->place);
+    trial->phase = TND_TRIAL_DECIDED;
+    return true;
 }

@@ -20,7 +20,7 @@ struct tnd_trial_side {
 struct tnd_trial {
     enum tnd_trial_phase phase;
     struct tnd_trial_side pool, place;
-    bool place_wins;
+    double pool_rate, place_rate; /* bytes a ns, once decided */
 };
 
 /* Whether the next read, for which both would do, goes in place. load_bytes: of its load. */
@@ -28,7 +28,7 @@ bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_
 /* Whether a trial is under way. */
 bool tnd_trial_running(const struct tnd_trial *trial);
 
-/* A read of a trial's load has finished. */
-void tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns);
+/* A read of a trial's load has finished; whether that decided it. */
+bool tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns);
 
 #endif
