@@ -57,8 +57,8 @@ TND_API const char *tnd_last_error(void);
 
 /* ---- Hooks ------------------------------------------------------------------------------------------------- */
 
-/* The caller's memory for everything small: catalogues, tables, handles. Reads go to large anonymous mappings of the
- * library's own, which plan and stats count.
+/* The caller's memory for everything small that stays: catalogues, tables, handles. Reads go to large anonymous mappings
+ * of the library's own, which plan and stats count.
  * alloc returns memory aligned for any type, or NULL; free takes what alloc gave, never NULL. Called from any thread. */
 struct tnd_allocator {
     void *(*alloc)(void *cookie, size_t bytes);
@@ -214,25 +214,27 @@ struct tnd_loader_options {
     uint32_t depth;          /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4, and more if that is faster */
     uint64_t pool_bytes_max; /* buffers that reads land in; 0 = 128 MiB. At least one chunk */
     uint32_t thread_count;   /* workers that copy and touch memory; 0 = one a core, at most 8 */
-    uint64_t memory_bytes_max; /* refuse a load that would take more; 0 = what the system and the cgroup have left */
-    bool foreground;         /* no driver thread: the thread that calls tnd_loader_step() first drives */
+    uint64_t memory_bytes_max; /* refuse a load that would take all loads of this loader, with the pool, over it;
+                                  0 = what the system and the cgroup have left */
+    bool foreground;         /* no driver thread: the first thread that steps it or waits for a load of it drives */
     const struct tnd_allocator *allocator; /* copied */
     tnd_log_fn log;
     void *log_cookie;
 };
 
 /* Starts ring, pool and threads. Buffers are touched when a load first needs them and serve all loads after it.
- * Returns:  0, -EINVAL, -ENODEV engine demanded but refused, -ENOMEM. */
+ * Returns:  0, -EINVAL, -ENODEV engine demanded but refused (a foreground loader says so when it is first stepped),
+ *           -ENOMEM. */
 TND_API int tnd_loader_create(const struct tnd_loader_options *options, struct tnd_loader **ret_loader);
 
-/* Cancels what is under way, waits for the kernel to let go of the buffers, frees, sets *loader to NULL; takes NULL.
- * Every load of it must have been destroyed. */
+/* Ends the threads, frees, sets *loader to NULL; takes NULL. Every load of it must have been destroyed. */
 TND_API void tnd_loader_destroy(struct tnd_loader **loader);
 
-/* Drives a foreground loader: one turn of the pipeline, then waits until something happened or the time is over.
- * timeout_ns: 0 = do not wait, < 0 = no limit.
- * Returns:  1 something moved, 0 nothing did, -EINVAL not a foreground loader or not the thread that drives it.
- * Threads:  the first thread that calls it, from then on only that one. */
+/* Drives a foreground loader: one turn of the pipeline, waits until something happened or the time is over, and sends
+ * the next reads. timeout_ns: 0 = do not wait, < 0 = no limit.
+ * Returns:  1 something moved, 0 nothing did, -EINVAL not a foreground loader or not the thread that drives it; on the
+ *           first call, which sets up ring and pool, -ENODEV and -ENOMEM too: loads started before end with that.
+ * Threads:  the first thread that steps or waits, from then on only that one. */
 TND_API int tnd_loader_step(struct tnd_loader *loader, int64_t timeout_ns);
 
 /* ---- Load -------------------------------------------------------------------------------------------------- */
@@ -255,7 +257,8 @@ struct tnd_load_options {
     uint32_t layer_count;
     enum tnd_switch in_place; /* reads land where the tensor will lie (on), or go through the pool and are copied out
                                  past the cache (off); auto measures both on the first large load and keeps the faster.
-                                 Tensors whose offset does not suit go through the pool either way */
+                                 Tensors whose offset does not suit go through the pool either way; what comes out of
+                                 the page cache is copied to its place without the pool */
     tnd_place_fn place;
     void *place_cookie;
 };
@@ -272,8 +275,9 @@ TND_API int tnd_load_start(struct tnd_loader *loader, const struct tnd_model *mo
 /* Waits for the whole load, one tensor, or a layer (layer -1: all tensors of no layer).
  * timeout_ns: 0 = do not wait, < 0 = no limit.
  * Returns:  0 arrived, -EAGAIN not yet (timeout 0), -ETIMEDOUT, -EINVAL no such tensor or layer in this load,
- *           else what ended the load: -ECANCELED, -EIO, -EBADMSG file cut or replaced, -ENOMEM.
- *           tnd_load_wait() answers -EAGAIN while reads or copies of a failed load are still on their way.
+ *           else what ended the load: -ECANCELED, -EIO, -EBADMSG file cut or replaced, -ENOMEM, -ENODEV engine or
+ *           direct I/O demanded but refused. tnd_load_wait() answers -EAGAIN while reads or copies of a failed load
+ *           are still on their way. -EAGAIN and -ETIMEDOUT set no sentence.
  * Threads:  any. On the thread that drives a foreground loader these step it. */
 TND_API int tnd_load_wait(struct tnd_load *load, int64_t timeout_ns);
 TND_API int tnd_load_wait_tensor(struct tnd_load *load, uint32_t tensor_index, int64_t timeout_ns);
@@ -298,7 +302,7 @@ TND_API int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, u
                                  size_t bytes);
 
 /* Readable when a layer became ready or the load ended, since it was last read: an eventfd, read 8 bytes to clear.
- * It stays the load's: do not close it. Returns the descriptor, or -ENOMEM. Threads: any. */
+ * The shared tensors count as one layer. It stays the load's: do not close it. Returns the descriptor, or -ENOMEM. Threads: any. */
 TND_API int tnd_load_event_fd(struct tnd_load *load);
 
 struct tnd_progress {
@@ -333,7 +337,7 @@ struct tnd_load_stats {
     uint32_t depth_max;      /* reads in flight at the most */
     uint32_t retries;        /* short reads continued, EAGAIN repeated */
     bool direct;             /* most bytes came past the page cache */
-    const char *engine;      /* of most bytes: "uring", "threads", "nil" */
+    const char *engine;      /* of most bytes: "uring", "threads", "nil"; "none" when nothing was read */
     enum tnd_limit limit;    /* what took longest */
 };
 TND_API void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats); /* any thread; whole once ended */

@@ -26,20 +26,44 @@ static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *
     return 0;
 }
 
-static int check_budget(const struct tnd_load *load, struct tnd_err *err)
+/* What the loader's other loads have taken, and what of it the system does not know of yet: pages not yet touched.
+ * Under loads_mutex. */
+static void sum_loads(const struct tnd_loader *loader, uint64_t *ret_taken, uint64_t *ret_untouched)
 {
-    const struct tnd_plan_sizes *sizes = &load->plan.sizes;
-    uint64_t pool_has = atomic_load(&load->loader->pipeline.pool.bytes);
-    uint64_t pool = sizes->pool_bytes - tnd_min(sizes->pool_bytes, pool_has);
-    uint64_t available = tnd_budget_bytes(&load->loader->options);
+    *ret_taken = *ret_untouched = 0;
+    for (const struct tnd_load *load = loader->loads; load; load = load->next) {
+        uint64_t touched = atomic_load(&load->transfer.readiness.bytes_ready);
 
-    if (sizes->destination_bytes <= available && pool <= available - sizes->destination_bytes)
+        *ret_taken += load->layout.bytes;
+        if (!atomic_load(&load->transfer.readiness.ended))
+            *ret_untouched += load->layout.bytes - tnd_min(load->layout.bytes, touched);
+    }
+}
+
+/* Puts the load on the loader's list when the budget holds it beside the others, or refuses with the sums. */
+static int enter_budget(struct tnd_load *load, struct tnd_err *err)
+{
+    struct tnd_loader *loader = load->loader;
+    uint64_t pool_has = atomic_load(&loader->pipeline.pool.bytes);
+    uint64_t pool = load->plan.sizes.pool_bytes - tnd_min(load->plan.sizes.pool_bytes, pool_has);
+    uint64_t need = load->layout.bytes + pool, given = loader->options.memory_bytes_max;
+    uint64_t taken, untouched, available = tnd_memory_available();
+
+    pthread_mutex_lock(&loader->loads_mutex);
+    sum_loads(loader, &taken, &untouched);
+    available -= tnd_min(available, untouched);
+    if (given)
+        available = tnd_min(available, given - tnd_min(given, taken + pool_has));
+    if (need <= available) {
+        load->next = loader->loads;
+        loader->loads = load;
+    }
+    pthread_mutex_unlock(&loader->loads_mutex);
+    if (need <= available)
         return 0;
-    return tnd_fail(err, -ENOMEM,
-                    "%s: needs %llu bytes (%llu for tensors, %llu for buffers), %llu are available",
-                    load->model->files[0].file.path, (unsigned long long)(sizes->destination_bytes + pool),
-                    (unsigned long long)sizes->destination_bytes, (unsigned long long)pool,
-                    (unsigned long long)available);
+    return tnd_fail(err, -ENOMEM, "%s: needs %llu bytes (%llu for tensors, %llu for buffers), %llu are available",
+                    load->model->files[0].file.path, (unsigned long long)need, (unsigned long long)load->layout.bytes,
+                    (unsigned long long)pool, (unsigned long long)available);
 }
 
 static int take_places(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
@@ -57,10 +81,12 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
         r = tnd_layout_init(&load->layout, plan, taken, options->in_place, err);
     if (r >= 0) {
         plan->sizes.destination_bytes = load->layout.bytes;
-        r = check_budget(load, err);
+        r = enter_budget(load, err);
     }
     if (r >= 0)
         r = tnd_device_host.block_alloc(&load->block, load->layout.bytes, err);
+    if (r >= 0)
+        tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
     for (uint32_t i = 0; i < plan->tensor_count && r >= 0; i++)
         if (!taken[plan->tensors[i]])
             load->tensors[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];

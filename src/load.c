@@ -51,6 +51,20 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
     return tnd_readiness_init(&transfer->readiness, &load->plan, tnd_now_ns, err);
 }
 
+/* Out of the loader's list, if it was on it. */
+static void leave(struct tnd_load *load)
+{
+    struct tnd_load **at;
+
+    pthread_mutex_lock(&load->loader->loads_mutex);
+    for (at = &load->loader->loads; *at; at = &(*at)->next)
+        if (*at == load) {
+            *at = load->next;
+            break;
+        }
+    pthread_mutex_unlock(&load->loader->loads_mutex);
+}
+
 static void load_free(struct tnd_load *load)
 {
     struct tnd_loader *loader = load->own_loader;
@@ -82,6 +96,7 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
     load->model = model;
     r = prepare(load, &options, err);
     if (r < 0) {
+        leave(load);
         load_free(load);
         return r;
     }
@@ -146,21 +161,26 @@ static int step_until(struct tnd_load *load, const atomic_uint *left, int64_t ti
     return r;
 }
 
+static int fail_argument(const char *sentence)
+{
+    struct tnd_err err;
+
+    tnd_fail(&err, -EINVAL, "%s", sentence);
+    return tnd_err_publish(&err);
+}
+
 static int wait_for(struct tnd_load *load, const atomic_uint *left, int64_t timeout_ns)
 {
     struct tnd_readiness *readiness = &load->transfer.readiness;
-    struct tnd_err err = {0};
     int r;
 
-    if (left && atomic_load(left) == TND_NOT_LOADED) {
-        tnd_fail(&err, -EINVAL, "that tensor or layer is not part of this load");
-        return tnd_err_publish(&err);
-    }
+    if (left && atomic_load(left) == TND_NOT_LOADED)
+        return fail_argument("that tensor or layer is not part of this load");
     r = tnd_readiness_look(readiness, left);
     if (r == -EAGAIN && timeout_ns)
         r = tnd_loader_steps_here(load->loader) ? step_until(load, left, timeout_ns)
                                                 : tnd_readiness_wait(readiness, left, timeout_ns);
-    if (r < 0 && r == readiness->end.result && atomic_load(&readiness->ended))
+    if (r < 0 && atomic_load(&readiness->ended) && r == readiness->end.result)
         tnd_err_publish(&readiness->end);
     return r;
 }
@@ -173,14 +193,14 @@ int tnd_load_wait(struct tnd_load *load, int64_t timeout_ns)
 int tnd_load_wait_tensor(struct tnd_load *load, uint32_t tensor_index, int64_t timeout_ns)
 {
     if (tensor_index >= load->model->tensor_count)
-        return -EINVAL;
+        return fail_argument("there is no such tensor in the model");
     return wait_for(load, &load->transfer.readiness.tensor_left[tensor_index], timeout_ns);
 }
 
 int tnd_load_wait_layer(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
 {
     if (layer < -1 || layer >= (int64_t)load->model->layer_count)
-        return -EINVAL;
+        return fail_argument("there is no such layer in the model");
     return wait_for(load, &load->transfer.readiness.layer_left[layer + 1], timeout_ns);
 }
 
@@ -192,7 +212,7 @@ void tnd_load_cancel(struct tnd_load *load)
 
 void tnd_load_destroy(struct tnd_load **load)
 {
-    struct tnd_load *dead = *load;
+    struct tnd_load *dead = load ? *load : NULL;
 
     if (!dead)
         return;
@@ -200,6 +220,7 @@ void tnd_load_destroy(struct tnd_load **load)
     tnd_load_wait(dead, -1);
     tnd_transfer_touch_join(&dead->transfer);
     tnd_readiness_finish(&dead->transfer.readiness);
+    leave(dead);
     load_free(dead);
     *load = NULL;
 }
@@ -225,7 +246,7 @@ int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t 
         return r;
     if (offset_bytes > load->model->tensors[tensor_index].bytes ||
         bytes > load->model->tensors[tensor_index].bytes - offset_bytes)
-        return -EINVAL;
+        return fail_argument("the bytes asked for are not all in the tensor");
     memcpy(buffer, (const uint8_t *)data + offset_bytes, bytes);
     return 0;
 }
@@ -299,7 +320,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .depth_max = stats->depth_max,
         .retries = stats->retries,
         .direct = stats->direct_bytes_read * 2 > stats->bytes_read,
-        .engine = engine_of_most(stats),
+        .engine = stats->read_count ? engine_of_most(stats) : "none",
     };
     if (ended && readiness->end.result >= 0)
         ret_stats->ready_ns = readiness->end_ns - readiness->start_ns;
@@ -381,7 +402,7 @@ void tnd_plan_destroy(struct tnd_plan **plan)
 {
     struct tnd_allocator allocator;
 
-    if (!*plan)
+    if (!plan || !*plan)
         return;
     allocator = (*plan)->arena.allocator;
     tnd_plan_finish(*plan);

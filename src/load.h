@@ -18,6 +18,7 @@ struct tnd_load {
     uint8_t **tensors; /* [model tensor_count] where each tensor of the plan lies */
     struct tnd_transfer transfer;
     uint64_t plan_ns;
+    struct tnd_load *next; /* in the loader's list */
 
     /* Of tnd_load_file(): the load's own. */
     struct tnd_loader *own_loader;

@@ -2,10 +2,10 @@
 #include "loader.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "options.h"
 
 static void *driver_main(void *argument)
@@ -29,19 +29,13 @@ static void *driver_main(void *argument)
     return NULL;
 }
 
-/* The driver takes no signals: they are the caller's, whose threads expect them. */
 static int driver_start(struct tnd_loader *loader, struct tnd_err *err)
 {
-    sigset_t all, before;
-    int r;
+    int r = tnd_workers_create(&loader->workers, &loader->allocator, loader->options.thread_count);
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = tnd_workers_create(&loader->workers, &loader->allocator, loader->options.thread_count);
     loader->pipeline.options.workers = loader->workers;
     if (r >= 0 && !loader->options.foreground)
-        r = -pthread_create(&loader->driver, NULL, driver_main, loader);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+        r = tnd_thread_create(&loader->driver, driver_main, loader);
     if (r < 0)
         return tnd_fail(err, -ENOMEM, "no thread could be started");
     if (loader->options.foreground)
@@ -85,6 +79,7 @@ static void loader_free(struct tnd_loader *loader)
     tnd_pipeline_finish(&loader->pipeline);
     pthread_cond_destroy(&loader->started_cond);
     pthread_mutex_destroy(&loader->start_mutex);
+    pthread_mutex_destroy(&loader->loads_mutex);
     tnd_free(&allocator, loader);
 }
 
@@ -112,6 +107,7 @@ static int loader_create(const struct tnd_loader_options *given, struct tnd_load
         tnd_free(&allocator, loader);
         return r;
     }
+    pthread_mutex_init(&loader->loads_mutex, NULL);
     pthread_mutex_init(&loader->start_mutex, NULL);
     pthread_cond_init(&loader->started_cond, NULL);
     r = driver_start(loader, err);
@@ -133,7 +129,7 @@ int tnd_loader_create(const struct tnd_loader_options *options, struct tnd_loade
 
 void tnd_loader_destroy(struct tnd_loader **loader)
 {
-    struct tnd_loader *dead = *loader;
+    struct tnd_loader *dead = loader ? *loader : NULL;
 
     if (!dead)
         return;
@@ -146,9 +142,22 @@ void tnd_loader_destroy(struct tnd_loader **loader)
     *loader = NULL;
 }
 
-bool tnd_loader_steps_here(const struct tnd_loader *loader)
+/* The first thread that asks becomes the driver of a foreground loader. */
+static bool drives_here(struct tnd_loader *loader)
 {
-    return loader->options.foreground && (!atomic_load(&loader->driven) || pthread_equal(loader->driven_by, pthread_self()));
+    int nobody = TND_DRIVEN_BY_NOBODY;
+
+    if (atomic_compare_exchange_strong(&loader->driven, &nobody, TND_DRIVEN_SOON)) {
+        loader->driven_by = pthread_self();
+        atomic_store(&loader->driven, TND_DRIVEN);
+        return true;
+    }
+    return atomic_load(&loader->driven) == TND_DRIVEN && pthread_equal(loader->driven_by, pthread_self());
+}
+
+bool tnd_loader_steps_here(struct tnd_loader *loader)
+{
+    return loader->options.foreground && drives_here(loader);
 }
 
 static int loader_step(struct tnd_loader *loader, int64_t timeout_ns, struct tnd_err *err)
@@ -158,19 +167,19 @@ static int loader_step(struct tnd_loader *loader, int64_t timeout_ns, struct tnd
 
     if (!loader->options.foreground)
         return tnd_fail(err, -EINVAL, "only a foreground loader is stepped");
-    if (!atomic_load(&loader->driven)) {
-        r = tnd_pipeline_start(&loader->pipeline, err);
-        if (r < 0)
-            return r;
-        loader->driven_by = pthread_self();
-        atomic_store(&loader->driven, true);
-    } else if (!pthread_equal(loader->driven_by, pthread_self())) {
+    if (!drives_here(loader))
         return tnd_fail(err, -EINVAL, "another thread drives this loader");
+    if (!loader->pipeline.started) {
+        r = tnd_pipeline_start(&loader->pipeline, err);
+        if (r < 0) {
+            tnd_pipeline_reject(&loader->pipeline, err);
+            return r;
+        }
     }
     moved = tnd_pipeline_tick(&loader->pipeline);
-    if (tnd_pipeline_wait(&loader->pipeline, moved ? 0 : timeout_ns))
-        moved = true;
+    moved |= tnd_pipeline_wait(&loader->pipeline, moved ? 0 : timeout_ns);
     moved |= tnd_pipeline_tick(&loader->pipeline);
+    moved |= tnd_pipeline_wait(&loader->pipeline, 0); /* sends what that queued: the disk works while the caller does */
     return moved;
 }
 

@@ -7,6 +7,8 @@
 #include "pipeline/pipeline.h"
 #include "tundish.h"
 
+enum { TND_DRIVEN_BY_NOBODY, TND_DRIVEN_SOON, TND_DRIVEN };
+
 struct tnd_loader {
     struct tnd_loader_options options; /* defaults filled in */
     struct tnd_allocator allocator;
@@ -23,12 +25,16 @@ struct tnd_loader {
     bool started;            /* under start_mutex */
     struct tnd_err start_err; /* under start_mutex */
 
-    /* Without: whoever steps first. */
-    atomic_bool driven;
-    pthread_t driven_by; /* valid once driven */
+    /* Without: whoever steps or waits first. */
+    atomic_int driven;
+    pthread_t driven_by; /* once TND_DRIVEN */
+
+    /* What all loads together have taken. */
+    pthread_mutex_t loads_mutex;
+    struct tnd_load *loads; /* under loads_mutex: linked by next */
 };
 
-/* Whether this thread has to step the loader itself while it waits. */
-bool tnd_loader_steps_here(const struct tnd_loader *loader);
+/* Whether this thread has to step the loader itself while it waits; makes it the driver when there is none yet. */
+bool tnd_loader_steps_here(struct tnd_loader *loader);
 
 #endif

@@ -117,9 +117,7 @@ int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes)
         munmap(raw, (size_t)(data - raw));
     if (data < raw + TND_HUGE_PAGE_BYTES)
         munmap(data + whole, (size_t)(raw + TND_HUGE_PAGE_BYTES - data));
-    /* Refusals cost speed, not correctness. */
-    madvise(data, whole, MADV_HUGEPAGE);
-    madvise(data, whole, MADV_DONTFORK);
+    madvise(data, whole, MADV_HUGEPAGE); /* a refusal costs speed, not correctness */
     *mapping = (struct tnd_mapping){.data = data, .bytes = bytes};
     return 0;
 }
@@ -129,6 +127,11 @@ void tnd_mapping_finish(struct tnd_mapping *mapping)
     if (mapping->data)
         munmap(mapping->data, tnd_round_up(mapping->bytes ? mapping->bytes : 1, TND_HUGE_PAGE_BYTES));
     *mapping = (struct tnd_mapping){0};
+}
+
+void tnd_hide_from_children(void *address, size_t bytes, bool hide)
+{
+    madvise(address, tnd_round_up(bytes ? bytes : 1, TND_HUGE_PAGE_BYTES), hide ? MADV_DONTFORK : MADV_DOFORK);
 }
 
 void tnd_populate(void *address, size_t bytes)

@@ -5,6 +5,7 @@
 /* Memory of three kinds: small blocks from the caller's hooks, an arena of them that is freed at once, and large
  * anonymous mappings that reads land in. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,8 +35,8 @@ void *tnd_arena_alloc(struct tnd_arena *arena, size_t count, size_t bytes);
 /* A copy with a NUL behind it. */
 char *tnd_arena_string(struct tnd_arena *arena, const void *bytes, size_t count);
 
-/* Anonymous memory, aligned to 2 MiB, on huge pages where the kernel gives them, not inherited by a fork (a child
- * that shared pages with a read in flight could take the data). Untouched: the first write brings the pages. */
+/* Anonymous memory, aligned to 2 MiB, on huge pages where the kernel gives them. Untouched: the first write brings the
+ * pages. */
 struct tnd_mapping {
     uint8_t *data;
     size_t bytes; /* as asked for; whole huge pages are mapped */
@@ -43,6 +44,10 @@ struct tnd_mapping {
 
 int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes);
 void tnd_mapping_finish(struct tnd_mapping *mapping);
+
+/* Keeps memory that reads land in from children (before Linux 6.5 one that shares pages with a direct read in flight can
+ * take its data), or gives it to them. address: a mapping's. */
+void tnd_hide_from_children(void *address, size_t bytes, bool hide);
 
 /* Brings the pages of a range without changing their bytes. */
 void tnd_populate(void *address, size_t bytes);

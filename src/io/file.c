@@ -117,31 +117,27 @@ static uint32_t alignment_of(int fd)
     return 512;
 }
 
-int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max)
+int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struct tnd_err *err)
 {
     char link[64];
     uint32_t alignment = alignment_of(file->fd);
     void *block = NULL;
     int r = -EINVAL;
 
-    if (!alignment || alignment > alignment_max || !tnd_is_power_of_two(alignment)) {
-        tnd_reasons_add(file->reasons, "%s: the file system takes no direct reads of this file aligned to %u",
+    if (!alignment || alignment > alignment_max || !tnd_is_power_of_two(alignment))
+        return tnd_fail(err, -EINVAL, "%s: the file system takes no direct reads of this file aligned to %u",
                         file->path, alignment_max);
-        return -EINVAL;
-    }
     /* Through the descriptor: the path may lead elsewhere by now. */
     snprintf(link, sizeof(link), "/proc/self/fd/%d", file->fd);
     file->fd_direct = open(link, O_RDONLY | O_DIRECT | O_CLOEXEC);
     if (file->fd_direct < 0) {
         r = -errno;
-        tnd_reasons_add(file->reasons, "%s: the file system refuses direct I/O at open (%s)", file->path,
-                        strerror(-r));
-        return r;
+        return tnd_fail(err, r, "%s: the file system refuses direct I/O at open (%s)", file->path, strerror(-r));
     }
     block = aligned_alloc(alignment_max, alignment_max);
     if (!block) {
         tnd_file_close_direct(file);
-        return -ENOMEM;
+        return tnd_fail(err, -ENOMEM, "%s: no memory to try a direct read", file->path);
     }
     for (;;) {
         r = pread(file->fd_direct, block, alignment, 0) < 0 ? -errno : 0;
@@ -151,9 +147,8 @@ int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max)
     }
     free(block);
     if (r < 0) {
-        tnd_reasons_add(file->reasons, "%s: the first direct read failed (%s)", file->path, strerror(-r));
         tnd_file_close_direct(file);
-        return r;
+        return tnd_fail(err, r, "%s: the first direct read failed (%s)", file->path, strerror(-r));
     }
     file->alignment = alignment;
     return 0;

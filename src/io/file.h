@@ -47,8 +47,8 @@ const char *tnd_file_system_name(enum tnd_file_system file_system);
 uint32_t tnd_file_cached_percent(int fd, uint64_t bytes);
 
 /* Opens the file a second time past the page cache and reads one block, which must not need more than alignment_max.
- * Sets fd_direct and alignment, or says why not and returns the -errno. */
-int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max);
+ * Sets fd_direct and alignment, or says why not: -ENOMEM, or what the file system answered. */
+int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struct tnd_err *err);
 void tnd_file_close_direct(struct tnd_io_file *file);
 
 /* -EBADMSG when the file is no longer what it was at open: cut, grown, written to, or another one at its path. */

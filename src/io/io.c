@@ -161,10 +161,16 @@ int tnd_io_attach(struct tnd_io *io, struct tnd_io_file *file, struct tnd_err *e
         return 0;
     file_system = tnd_file_system_of(file->fd);
     direct = io->options.direct == TND_AUTO ? wants_direct(file, file_system) : io->options.direct == TND_ON;
-    if (direct && tnd_file_open_direct(file, io->options.alignment) >= 0)
-        file->direct = true;
-    else if (direct && io->options.direct == TND_ON)
-        return tnd_fail(err, -ENODEV, "%s", file->reasons->text[file->reasons->count - 1]);
+    if (direct) {
+        struct tnd_err why = {0};
+        int r = tnd_file_open_direct(file, io->options.alignment, &why);
+
+        file->direct = r >= 0;
+        if (r == -ENOMEM || (r < 0 && io->options.direct == TND_ON))
+            return tnd_fail(err, r == -ENOMEM ? r : -ENODEV, "%s", why.text);
+        if (r < 0)
+            tnd_reasons_add(file->reasons, "%s", why.text);
+    }
     return choose_engine(io, file, file_system, io->options.direct == TND_AUTO && !direct, err);
 }
 
@@ -220,6 +226,7 @@ void tnd_io_submit(struct tnd_io *io, struct tnd_io_read *read)
     read->result = 0;
     read->bytes_done = 0;
     read->retries = 0;
+    read->stalls = 0;
     engine_submit(io, read);
 }
 
@@ -259,13 +266,28 @@ static bool at_end(const struct tnd_io_read *read)
 
 static void retry_later(struct tnd_io *io, struct tnd_io_read *read)
 {
-    if (++read->retries > TND_READ_RETRIES_MAX) {
-        finish(io, read, read->answer < 0 ? tnd_errno_public((int)read->answer) : -EIO);
+    read->retries++;
+    if (++read->stalls > TND_READ_STALLS_MAX) {
+        finish(io, read, -EIO);
         return;
     }
     read->not_before_ns = io->options.now_ns() + RETRY_NS;
     read->next = io->retries;
     io->retries = read;
+}
+
+/* What a failed read is to the caller, whose arguments were not at fault. */
+static int failure_of(const struct tnd_io *io, const struct tnd_io_read *read)
+{
+    switch (read->answer) {
+    case -EINVAL:
+    case -EOPNOTSUPP:
+        return read->was_direct && io->options.direct == TND_ON ? -ENODEV : -EIO;
+    case -EFAULT:
+        return -ENOMEM;
+    default:
+        return tnd_errno_public((int)read->answer);
+    }
 }
 
 /* What an engine's answer means. */
@@ -283,7 +305,7 @@ static void settle(struct tnd_io *io, struct tnd_io_read *read)
         if (step_down(io, read))
             engine_submit(io, read);
         else
-            finish(io, read, tnd_errno_public((int)read->answer));
+            finish(io, read, failure_of(io, read));
         return;
     }
     if (read->answer == 0) {
@@ -301,6 +323,7 @@ static void settle(struct tnd_io *io, struct tnd_io_read *read)
         done = tnd_round_down(done, read->file->alignment);
     if (done > read->bytes_done) {
         read->retries++;
+        read->stalls = 0;
         read->bytes_done = (uint32_t)done;
         engine_submit(io, read);
     } else if (at_end(read)) {
@@ -371,8 +394,8 @@ uint32_t tnd_io_poll(struct tnd_io *io, int64_t timeout_ns, struct tnd_io_read *
 {
     uint32_t count = 0;
 
-    timeout_ns = retries_due(io, timeout_ns);
     reap_all(io);
+    timeout_ns = retries_due(io, timeout_ns); /* with those that were just reaped */
     tnd_waker_awake(io->options.waker, wait_for_any(io, io->done ? 0 : timeout_ns));
     reap_all(io);
     while (io->done && count < count_max) {

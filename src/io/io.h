@@ -20,7 +20,7 @@
 #include "io/file.h"
 
 #define TND_READ_BYTES_MAX ((uint32_t)64 << 20) /* far below the 2 GiB - 4 KiB that one read can return */
-#define TND_READ_RETRIES_MAX 64                 /* EAGAIN, or continuations that brought nothing, in a row */
+#define TND_READ_STALLS_MAX 64                  /* EAGAIN, or continuations that brought nothing, in a row */
 
 /* A part of a read with a place of its own. */
 struct tnd_span {
@@ -50,7 +50,8 @@ struct tnd_io_read {
     /* Engine's and io's own. */
     struct tnd_io_engine *engine;
     uint32_t bytes_done;
-    uint32_t retries;
+    uint32_t retries; /* continued or repeated, for the count */
+    uint32_t stalls;  /* since the last byte that came */
     uint64_t not_before_ns;
     struct tnd_io_read *next;
     int64_t answer; /* what the engine got for [offset + bytes_done, …): bytes or -errno */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/thread.h"
 #include "io/io.h"
 
 #define THREADS_MAX 8
@@ -179,7 +180,7 @@ int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io
     pthread_mutex_init(&threads->mutex, NULL);
     pthread_cond_init(&threads->queued_cond, NULL);
     while (threads->thread_count < tnd_min(count, options->depth) &&
-           pthread_create(&threads->threads[threads->thread_count], NULL, thread_main, threads) == 0)
+           tnd_thread_create(&threads->threads[threads->thread_count], thread_main, threads) == 0)
         threads->thread_count++;
     if (!threads->thread_count) {
         threads_destroy(&threads->engine);

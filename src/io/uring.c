@@ -7,12 +7,14 @@
 #include <liburing.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "io/io.h"
 
 #define SQ_ENTRIES_MIN 8
+#define BROKEN_WAIT_US 10000
 
 struct uring {
     struct tnd_io_engine engine;
@@ -20,17 +22,29 @@ struct uring {
     struct io_uring ring;
     struct tnd_waker *waker;
     bool wake_armed;
+    int broken; /* -errno with which the kernel refused to be entered; the ring is not used again */
+    struct tnd_io_read *unsent; /* queued, not known to the kernel yet */
     bool buffers_registered; /* a sparse table that register_buffer fills */
 };
 
 static const struct tnd_io_engine_ops uring_ops;
+
+/* Whether the kernel took what was queued. A refusal that no later call would lift breaks the ring: sandboxes can come
+ * over a process in the middle of its life. */
+static void sent(struct uring *uring, int r)
+{
+    if (r >= 0 || r == -ETIME)
+        uring->unsent = NULL;
+    else if (r != -EINTR && r != -EAGAIN && r != -EBUSY)
+        uring->broken = r;
+}
 
 static struct io_uring_sqe *sqe_take(struct uring *uring)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
 
     if (!sqe) { /* full of what was not sent yet */
-        io_uring_submit(&uring->ring);
+        sent(uring, io_uring_submit(&uring->ring));
         sqe = io_uring_get_sqe(&uring->ring);
     }
     return sqe;
@@ -38,7 +52,7 @@ static struct io_uring_sqe *sqe_take(struct uring *uring)
 
 static void wake_arm(struct uring *uring)
 {
-    struct io_uring_sqe *sqe = uring->wake_armed ? NULL : sqe_take(uring);
+    struct io_uring_sqe *sqe = uring->wake_armed || uring->broken ? NULL : sqe_take(uring);
 
     if (!sqe)
         return;
@@ -50,12 +64,16 @@ static void wake_arm(struct uring *uring)
 static void uring_submit(struct tnd_io_engine *engine, struct tnd_io_read *read)
 {
     struct uring *uring = (struct uring *)engine;
-    struct io_uring_sqe *sqe = sqe_take(uring);
+    struct io_uring_sqe *sqe = uring->broken ? NULL : sqe_take(uring);
     int fd = read->was_direct ? read->file->fd_direct : read->file->fd;
     uint8_t *buffer = read->buffer + read->bytes_done;
     unsigned bytes = read->bytes - read->bytes_done;
     uint64_t offset = read->offset + read->bytes_done;
 
+    read->next = uring->unsent;
+    uring->unsent = read;
+    if (!sqe)
+        return; /* reap() gives it back */
     if (uring->buffers_registered && read->buffer_index >= 0)
         io_uring_prep_read_fixed(sqe, fd, buffer, bytes, offset, read->buffer_index);
     else
@@ -75,10 +93,12 @@ static bool uring_wait(struct tnd_io_engine *engine, int64_t timeout_ns)
     bool woken = false;
 
     wake_arm(uring);
-    if (timeout_ns == 0)
-        io_uring_submit_and_get_events(&uring->ring);
+    if (uring->broken) /* what the kernel still has may complete without being asked, so look now and then */
+        usleep(timeout_ns ? BROKEN_WAIT_US : 0);
+    else if (timeout_ns == 0)
+        sent(uring, io_uring_submit_and_get_events(&uring->ring));
     else /* -EINTR and -ETIME end the wait, not the reads */
-        io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &limit, NULL);
+        sent(uring, io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &limit, NULL));
     io_uring_for_each_cqe(&uring->ring, head, cqe) woken = woken || !cqe->user_data;
     return woken;
 }
@@ -90,6 +110,12 @@ static struct tnd_io_read *uring_reap(struct tnd_io_engine *engine)
     struct io_uring_cqe *cqe;
     unsigned head, seen = 0;
 
+    if (uring->broken) {
+        done = uring->unsent;
+        uring->unsent = NULL;
+        for (; *tail; tail = &(*tail)->next)
+            (*tail)->answer = uring->broken;
+    }
     io_uring_for_each_cqe(&uring->ring, head, cqe)
     {
         struct tnd_io_read *read = io_uring_cqe_get_data(cqe);

@@ -23,6 +23,7 @@ struct tnd_transfer;
 struct tnd_chunk {
     enum tnd_chunk_state state;
     enum tnd_landing landing;
+    bool tried; /* the landing was chosen by the trial, which counts the read */
     struct tnd_transfer *transfer;
     struct tnd_pipeline *pipeline;
     uint32_t window;

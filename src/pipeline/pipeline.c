@@ -84,6 +84,22 @@ void tnd_pipeline_add(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     tnd_pipeline_kick(pipeline);
 }
 
+void tnd_pipeline_reject(struct tnd_pipeline *pipeline, const struct tnd_err *err)
+{
+    struct tnd_transfer *transfer;
+
+    pthread_mutex_lock(&pipeline->mutex);
+    transfer = pipeline->added;
+    pipeline->added = NULL;
+    pthread_mutex_unlock(&pipeline->mutex);
+    while (transfer) {
+        struct tnd_transfer *next = transfer->next;
+
+        tnd_readiness_end(&transfer->readiness, err);
+        transfer = next;
+    }
+}
+
 void tnd_pipeline_kick(struct tnd_pipeline *pipeline)
 {
     atomic_store(&pipeline->mail, true);
@@ -193,6 +209,8 @@ static void end(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
     for (uint32_t i = 0; i < transfer->file_count && transfer->attached; i++)
         tnd_io_detach(pipeline->io, &transfer->files[i]);
     atomic_store(&transfer->touch_stop, true);
+    if (transfer->fresh)
+        tnd_hide_from_children(transfer->fresh, transfer->fresh_bytes, false);
     tnd_readiness_end(&transfer->readiness, &transfer->first_error);
 }
 
@@ -247,6 +265,18 @@ static void count_read(const struct tnd_pipeline *pipeline, struct tnd_transfer 
     stats->engine_bytes[tnd_io_engine_of(pipeline->io, read)] += bytes;
 }
 
+/* What a read teaches about landing and depth. */
+static void learn(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, const struct tnd_chunk *chunk)
+{
+    if (chunk->tried && tnd_trial_finished(&pipeline->trial, chunk->landing == TND_LAND_PLACE, chunk->read.bytes,
+                                           transfer->accounted_ns))
+        tnd_reasons_add(&transfer->reasons, "measured: %.2f GB/s through the pool, %.2f in place",
+                        pipeline->trial.pool_rate, pipeline->trial.place_rate);
+    /* One thing is tried at a time. */
+    if (chunk->landing != TND_LAND_SPANS && !tnd_trial_running(&pipeline->trial))
+        tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
+}
+
 static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
 {
     struct tnd_transfer *transfer = chunk->transfer;
@@ -256,18 +286,11 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     transfer->reading--;
     pipeline->reading--;
     count_read(pipeline, transfer, chunk);
+    learn(pipeline, transfer, chunk);
     if (chunk->read.result < 0) {
         fail_read(transfer, chunk);
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
-    }
-    if (chunk->landing != TND_LAND_SPANS) {
-        if (tnd_trial_finished(&pipeline->trial, chunk->landing == TND_LAND_PLACE, chunk->read.bytes,
-                               transfer->accounted_ns))
-            tnd_reasons_add(&transfer->reasons, "measured: %.2f GB/s through the pool, %.2f in place",
-                            pipeline->trial.pool_rate, pipeline->trial.place_rate);
-        if (!tnd_trial_running(&pipeline->trial)) /* one thing is tried at a time */
-            tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
     }
     if (chunk->landing == TND_LAND_POOL) {
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READY);
@@ -351,10 +374,15 @@ static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const stru
         return TND_LAND_SPANS;
     if (!transfer->homes[window_index] || transfer->in_place == TND_OFF)
         return TND_LAND_POOL;
-    if (transfer->in_place == TND_ON ||
-        tnd_trial_next(&pipeline->trial, transfer->plan->sizes.tensor_bytes, window->bytes))
+    if (transfer->in_place == TND_ON || tnd_trial_places(&pipeline->trial, transfer->plan->sizes.tensor_bytes))
         return TND_LAND_PLACE;
     return TND_LAND_POOL;
+}
+
+/* Whether the window's landing was the trial's to choose. */
+static bool is_tried(const struct tnd_transfer *transfer, uint32_t window_index, enum tnd_landing landing)
+{
+    return landing != TND_LAND_SPANS && transfer->in_place == TND_AUTO && transfer->homes[window_index];
 }
 
 /* Starts the read of a transfer's next window; false when there is no chunk for it. */
@@ -370,6 +398,10 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     if (!chunk)
         return false;
     account(pipeline, transfer);
+    chunk->tried = is_tried(transfer, index, landing);
+    if (chunk->tried)
+        tnd_trial_issued(&pipeline->trial, transfer->plan->sizes.tensor_bytes, landing == TND_LAND_PLACE,
+                         window->bytes);
     tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READING);
     chunk->pipeline = pipeline;
     chunk->transfer = transfer;
@@ -450,7 +482,6 @@ static bool adopt_added(struct tnd_pipeline *pipeline)
         pipeline->active_count++;
         transfer = next;
     }
-    pipeline->turn = &pipeline->active;
     if (moved)
         tnd_depth_interrupted(&pipeline->depth);
     return moved;
@@ -469,9 +500,10 @@ static bool end_finished(struct tnd_pipeline *pipeline)
             continue;
         }
         *at = transfer->next;
+        if (pipeline->turn == &transfer->next)
+            pipeline->turn = at;
         pipeline->active_count--;
         tnd_depth_interrupted(&pipeline->depth);
-        pipeline->turn = &pipeline->active;
         moved = true;
         end(pipeline, transfer);
     }

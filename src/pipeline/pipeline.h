@@ -2,8 +2,8 @@
 #ifndef TND_PIPELINE_PIPELINE_H
 #define TND_PIPELINE_PIPELINE_H
 
-/* The only heartbeat: tick() moves every chunk that can move, the ones nearest to their end first, and never blocks;
- * wait() sends the reads that it queued and takes in those that are done. One driver thread calls both in turn; workers
+/* The only heartbeat: tick() moves every chunk that can move, the ones nearest to their end first, and does not wait for
+ * any (only a load's start and end look at its files, which takes what a few system calls take); wait() sends the reads that it queued and takes in those that are done. One driver thread calls both in turn; workers
  * see one chunk; everybody else only adds and cancels. */
 
 #include <pthread.h>
@@ -63,6 +63,8 @@ bool tnd_pipeline_idle(struct tnd_pipeline *pipeline);
 
 /* Hands a transfer over; its readiness tells when it is done with. Threads: any. */
 void tnd_pipeline_add(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer);
+/* Ends what was added with an error, when there will be no driver. Threads: the one that would have been it. */
+void tnd_pipeline_reject(struct tnd_pipeline *pipeline, const struct tnd_err *err);
 /* Makes the driver look at canceled flags. Threads: any. */
 void tnd_pipeline_kick(struct tnd_pipeline *pipeline);
 

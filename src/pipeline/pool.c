@@ -29,6 +29,7 @@ int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, 
         tnd_pool_finish(pool);
         return tnd_fail(err, -ENOMEM, "no memory for a pool of %u buffers of %u bytes", count_max, chunk_bytes);
     }
+    tnd_hide_from_children(pool->memory.data, pool->memory.bytes, true);
     for (uint32_t i = count_max; i-- > 0;) {
         pool->chunks[i].next = pool->free_bare;
         pool->free_bare = &pool->chunks[i];

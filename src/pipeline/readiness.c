@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pipeline/readiness.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -25,20 +26,13 @@ static int counters_init(struct tnd_readiness *readiness, struct tnd_plan *plan)
     return 0;
 }
 
-/* Under mutex. */
-static void announce(struct tnd_readiness *readiness)
+/* Under mutex. event: a layer or the end, which the descriptor is for. */
+static void announce(struct tnd_readiness *readiness, bool event)
 {
     pthread_cond_broadcast(&readiness->changed_cond);
-    if (readiness->event_fd >= 0)
+    readiness->event_seen = readiness->event_seen || event;
+    if (event && readiness->event_fd >= 0)
         eventfd_write(readiness->event_fd, 1);
-}
-
-/* Sequentially consistent against a waiter that counts itself in and then looks at the counters. */
-static void announce_locked(struct tnd_readiness *readiness)
-{
-    pthread_mutex_lock(&readiness->mutex);
-    announce(readiness);
-    pthread_mutex_unlock(&readiness->mutex);
 }
 
 static bool is_first(const struct tnd_readiness *readiness, const struct tnd_tensor *tensor)
@@ -49,14 +43,18 @@ static bool is_first(const struct tnd_readiness *readiness, const struct tnd_ten
 static void tensor_ready(struct tnd_readiness *readiness, uint32_t index)
 {
     const struct tnd_tensor *tensor = &readiness->plan->model->tensors[index];
+    bool layer_ready;
 
     atomic_fetch_add(&readiness->tensors_ready, 1);
     if (is_first(readiness, tensor) && --readiness->first_left == 0)
         readiness->first_layer_ns = readiness->now_ns();
-    if (atomic_fetch_sub(&readiness->layer_left[tensor->layer + 1], 1) == 1)
-        announce_locked(readiness);
-    else if (atomic_load(&readiness->waiting))
-        announce_locked(readiness);
+    layer_ready = atomic_fetch_sub(&readiness->layer_left[tensor->layer + 1], 1) == 1;
+    /* Sequentially consistent against a waiter, who counts itself in and then looks at the counters. */
+    if (layer_ready || atomic_load(&readiness->waiting)) {
+        pthread_mutex_lock(&readiness->mutex);
+        announce(readiness, layer_ready);
+        pthread_mutex_unlock(&readiness->mutex);
+    }
 }
 
 int tnd_readiness_init(struct tnd_readiness *readiness, struct tnd_plan *plan, uint64_t (*now_ns)(void),
@@ -111,11 +109,12 @@ void tnd_readiness_piece(struct tnd_readiness *readiness, uint32_t tensor, uint3
 
 void tnd_readiness_end(struct tnd_readiness *readiness, const struct tnd_err *end)
 {
+    assert(end->result != -EAGAIN); /* which would read as: not yet */
     pthread_mutex_lock(&readiness->mutex);
     readiness->end = *end;
     readiness->end_ns = readiness->now_ns();
     atomic_store(&readiness->ended, true);
-    announce(readiness);
+    announce(readiness, true);
     pthread_mutex_unlock(&readiness->mutex);
 }
 
@@ -153,7 +152,7 @@ int tnd_readiness_event_fd(struct tnd_readiness *readiness)
     pthread_mutex_lock(&readiness->mutex);
     if (readiness->event_fd < 0) {
         readiness->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (readiness->event_fd >= 0 && (atomic_load(&readiness->ended) || atomic_load(&readiness->tensors_ready)))
+        if (readiness->event_fd >= 0 && readiness->event_seen)
             eventfd_write(readiness->event_fd, 1); /* what happened before it was asked for */
     }
     fd = readiness->event_fd;

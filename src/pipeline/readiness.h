@@ -25,6 +25,7 @@ struct tnd_readiness {
     atomic_bool ended;
     struct tnd_err end; /* result and sentence; read once ended */
     int event_fd;       /* under mutex; -1 until somebody asks */
+    bool event_seen;    /* under mutex: there was something to tell */
     uint32_t first_left; /* tensors of shared-in and the first layer to come: the driver's */
     int32_t first_layer;
     uint64_t start_ns, first_layer_ns, end_ns; /* on the load's clock; the last two 0 until then */

@@ -4,24 +4,28 @@
 #define WARM_UP_BYTES ((uint64_t)32 << 20)
 #define SIDE_BYTES ((uint64_t)32 << 20)
 
-bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_bytes)
+bool tnd_trial_places(const struct tnd_trial *trial, uint64_t load_bytes)
 {
     if (trial->phase == TND_TRIAL_DECIDED)
         return trial->place_rate > trial->pool_rate;
-    if (load_bytes < TND_TRIAL_LOAD_BYTES_MIN)
-        return false;
-    if (trial->phase == TND_TRIAL_PLACE) {
+    return trial->phase == TND_TRIAL_PLACE && load_bytes >= TND_TRIAL_LOAD_BYTES_MIN;
+}
+
+void tnd_trial_issued(struct tnd_trial *trial, uint64_t load_bytes, bool in_place, uint32_t read_bytes)
+{
+    if (trial->phase == TND_TRIAL_DECIDED || load_bytes < TND_TRIAL_LOAD_BYTES_MIN)
+        return;
+    if (in_place) {
         trial->place.issued += read_bytes;
         if (trial->place.issued >= SIDE_BYTES)
             trial->phase = TND_TRIAL_WAIT;
-        return true;
+        return;
     }
     trial->pool.issued += read_bytes;
     if (trial->phase == TND_TRIAL_WARM_UP && trial->pool.issued >= WARM_UP_BYTES)
         trial->phase = TND_TRIAL_POOL;
     if (trial->phase == TND_TRIAL_POOL && trial->pool.issued >= WARM_UP_BYTES + SIDE_BYTES)
         trial->phase = TND_TRIAL_PLACE;
-    return false;
 }
 
 bool tnd_trial_running(const struct tnd_trial *trial)

@@ -23,12 +23,14 @@ struct tnd_trial {
     double pool_rate, place_rate; /* bytes a ns, once decided */
 };
 
-/* Whether the next read, for which both would do, goes in place. load_bytes: of its load. */
-bool tnd_trial_next(struct tnd_trial *trial, uint64_t load_bytes, uint32_t read_bytes);
+/* Whether a read for which both would do goes in place now. load_bytes: of its load. */
+bool tnd_trial_places(const struct tnd_trial *trial, uint64_t load_bytes);
+/* Such a read was issued. */
+void tnd_trial_issued(struct tnd_trial *trial, uint64_t load_bytes, bool in_place, uint32_t read_bytes);
 /* Whether a trial is under way. */
 bool tnd_trial_running(const struct tnd_trial *trial);
 
-/* A read of a trial's load has finished; whether that decided it. */
+/* Such a read has finished, or failed; whether that decided it. */
 bool tnd_trial_finished(struct tnd_trial *trial, bool in_place, uint32_t read_bytes, uint64_t now_ns);
 
 #endif

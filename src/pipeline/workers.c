@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "base/mem.h"
+#include "base/thread.h"
 
 struct queue {
     struct tnd_job *first, **tail;
@@ -75,7 +76,7 @@ int tnd_workers_create(struct tnd_workers **ret_workers, const struct tnd_alloca
     pthread_mutex_init(&workers->mutex, NULL);
     pthread_cond_init(&workers->queued_cond, NULL);
     while (workers->thread_count < thread_count &&
-           pthread_create(&workers->threads[workers->thread_count], NULL, thread_main, workers) == 0)
+           tnd_thread_create(&workers->threads[workers->thread_count], thread_main, workers) == 0)
         workers->thread_count++;
     if (thread_count && !workers->thread_count) {
         tnd_workers_destroy(&workers);

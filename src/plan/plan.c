@@ -140,7 +140,7 @@ static void cut_tensor(struct cutter *cutter, uint32_t tensor_index)
     const struct tnd_tensor *tensor = &cutter->plan->model->tensors[tensor_index];
     uint64_t at = 0;
 
-    while (at < tensor->bytes) {
+    while (at < tensor->bytes && cutter->piece_count <= TND_PIECES_MAX) {
         uint64_t offset = tensor->offset + at;
         uint64_t skip, bytes;
 
@@ -180,9 +180,9 @@ static int cut_windows(struct tnd_plan *plan, uint32_t chunk_bytes, struct tnd_e
 {
     struct cutter count = cut_all(plan, chunk_bytes, NULL, NULL);
 
-    if (count.piece_count >= UINT32_MAX || count.window_count >= UINT32_MAX)
-        return tnd_fail(err, -EFBIG, "%s: more than 2^32 reads of %u bytes", plan->model->files[0].file.path,
-                        chunk_bytes);
+    if (count.piece_count > TND_PIECES_MAX)
+        return tnd_fail(err, -EFBIG, "%s: reads of %u bytes cut the tensors into more than the %u pieces of a plan",
+                        plan->model->files[0].file.path, chunk_bytes, TND_PIECES_MAX);
     plan->windows = tnd_arena_alloc(&plan->arena, count.window_count, sizeof(*plan->windows));
     plan->pieces = tnd_arena_alloc(&plan->arena, count.piece_count, sizeof(*plan->pieces));
     if (!plan->windows || !plan->pieces)

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "tundish.h"
 
+#define TND_PIECES_MAX ((uint32_t)4 << 20) /* 8 TiB in chunks of 2 MiB */
 #define TND_PLAN_ALIGNMENT 4096 /* a page: what direct I/O takes on nearly all devices */
 
 struct tnd_plan_options {

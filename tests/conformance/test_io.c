@@ -331,6 +331,39 @@ START_TEST(wakes_up_from_outside)
 }
 END_TEST
 
+START_TEST(wakes_up_while_a_read_hangs)
+{
+    int ends[2];
+    struct tnd_model_file source = {.file = {.path = "pipe", .bytes = CHUNK}};
+    struct tnd_io_file file = {.source = &source, .path = "pipe", .bytes = CHUNK, .reasons = &reasons};
+    struct tnd_io_read read = make_read(&file, 0, memory), *done;
+    struct tnd_err err = {0};
+    pthread_t thread;
+    uint64_t start = tnd_now_ns();
+
+    if (modes[mode_now].direct == TND_ON)
+        return; /* a pipe has none */
+    ck_assert_int_eq(pipe(ends), 0);
+    source.fd = ends[0];
+    ck_assert_msg(tnd_io_attach(io, &file, &err) == 0, "%s", err.text);
+    read.offset = UINT64_MAX; /* where a pipe is read from */
+    tnd_io_submit(io, &read);
+    for (int i = 0; i < 3; i++) { /* more than once: what wakes is armed anew */
+        tnd_waker_prepare(&waker);
+        pthread_create(&thread, NULL, signal_soon, &waker);
+        if (modes[mode_now].engine == TND_ENGINE_URING) /* preadv answers ESPIPE at once, the ring waits */
+            ck_assert_uint_eq(tnd_io_poll(io, 60 * (int64_t)TND_NS_PER_S, &done, 1), 0);
+        pthread_join(thread, NULL);
+    }
+    ck_assert_uint_lt(tnd_now_ns() - start, 30 * TND_NS_PER_S);
+    read.bytes_wanted = 1;
+    ck_assert_int_eq(write(ends[1], "x", 1), 1);
+    ck_assert_ptr_eq(wait_one(), &read);
+    close(ends[0]);
+    close(ends[1]);
+}
+END_TEST
+
 START_TEST(nil_answers_without_bytes)
 {
     struct tnd_io_options options = {
@@ -398,6 +431,7 @@ int main(void)
         tcase_add_test(cases, steps_down_when_a_direct_read_is_refused);
         tcase_add_test(cases, passes_on_what_the_device_says);
         tcase_add_test(cases, wakes_up_from_outside);
+        tcase_add_test(cases, wakes_up_while_a_read_hangs);
         tcase_add_test(cases, nil_answers_without_bytes);
         suite_add_tcase(suite, cases);
         srunner_set_fork_status(runner, CK_NOFORK);

@@ -238,18 +238,23 @@ static void *place(void *cookie, const struct tnd_tensor *tensor)
     return watched->memory + at;
 }
 
+static void compare(const struct watched *watched, uint32_t index, const uint8_t *data)
+{
+    const struct tnd_tensor *tensor = &watched->model->tensors[index];
+
+    for (uint64_t b = 0; b < tensor->bytes; b++)
+        CHECK(data[b] == byte_at(tensor->offset + b), "tensor %s byte %llu", tensor->name, (unsigned long long)b);
+}
+
 static void compare_ready(struct watched *watched)
 {
     for (uint32_t i = 0; i < watched->model->tensor_count; i++) {
-        const struct tnd_tensor *tensor = &watched->model->tensors[i];
         const void *data;
 
         if (watched->seen[i] || tnd_load_tensor_data(watched->load, i, &data) < 0)
             continue;
         watched->seen[i] = true;
-        for (uint64_t b = 0; b < tensor->bytes; b++)
-            CHECK(((const uint8_t *)data)[b] == byte_at(tensor->offset + b), "tensor %s byte %llu", tensor->name,
-                  (unsigned long long)b);
+        compare(watched, i, data);
     }
 }
 
@@ -327,7 +332,8 @@ static void run_seed(uint64_t seed)
     CHECK(tnd_pipeline_init(&loader.pipeline, &options, &err) == 0, "%s", err.text);
     CHECK(tnd_pipeline_start(&loader.pipeline, &err) == 0, "%s", err.text);
     loader.driven_by = pthread_self();
-    atomic_store(&loader.driven, true);
+    atomic_store(&loader.driven, TND_DRIVEN);
+    pthread_mutex_init(&loader.loads_mutex, NULL);
 
     fake.file_bytes = 0;
     for (uint32_t i = 0; i < load_count; i++) {
@@ -404,6 +410,9 @@ static void run_seed(uint64_t seed)
             CHECK(cut, "%s", tnd_load_error(one->load));
         else
             CHECK(r == -EIO && (fake.errors_given || cut), "%d: %s", r, tnd_load_error(one->load));
+        for (uint32_t t = 0; t < one->model->tensor_count; t++)
+            if (one->seen[t]) /* and nothing wrote to it since */
+                compare(one, t, one->load->tensors[t]);
         check_canaries(one);
         tnd_load_destroy(&one->load);
         free_model(one->model);

@@ -66,8 +66,9 @@ static bool try_both(uint64_t pool_ns, uint64_t place_ns, uint64_t load_bytes)
     int placed = 0;
 
     for (int i = 0; i < 200; i++) {
-        bool place = tnd_trial_next(&trial, load_bytes, READ);
+        bool place = tnd_trial_places(&trial, load_bytes);
 
+        tnd_trial_issued(&trial, load_bytes, place, READ);
         placed += place;
         now += place ? place_ns : pool_ns;
         tnd_trial_finished(&trial, place, READ, now);
@@ -76,7 +77,7 @@ static bool try_both(uint64_t pool_ns, uint64_t place_ns, uint64_t load_bytes)
         ck_assert_int_eq(placed, 0);
     else
         ck_assert(!tnd_trial_running(&trial) && placed > 0);
-    return tnd_trial_next(&trial, load_bytes, READ);
+    return tnd_trial_places(&trial, load_bytes);
 }
 
 START_TEST(trial_keeps_the_faster_landing)
