@@ -57,9 +57,9 @@ TND_API const char *tnd_last_error(void);
 
 /* ---- Hooks ------------------------------------------------------------------------------------------------- */
 
-/* The caller's memory for everything small that stays: catalogues, tables, handles. Reads go to large anonymous mappings
- * of the library's own, which plan and stats count.
- * alloc returns memory aligned for any type, or NULL; free takes what alloc gave, never NULL. Called from any thread. */
+/* The caller's memory for everything small that stays: catalogues, tables, handles. Reads go to large anonymous
+ * mappings of the library's own, which plan and stats count. alloc returns memory aligned for any type, or NULL; free
+ * takes what alloc gave, never NULL. Called from any thread. */
 struct tnd_allocator {
     void *(*alloc)(void *cookie, size_t bytes);
     void (*free)(void *cookie, void *memory);
@@ -203,7 +203,7 @@ enum tnd_engine {
     TND_ENGINE_AUTO,    /* the ring, threads where it is refused or slower */
     TND_ENGINE_URING,   /* -ENODEV where the kernel refuses it */
     TND_ENGINE_THREADS, /* preadv on a few threads */
-    TND_ENGINE_NIL,     /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
+    TND_ENGINE_NIL, /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
 };
 
 struct tnd_loader_options {
@@ -211,7 +211,7 @@ struct tnd_loader_options {
     enum tnd_engine engine;
     enum tnd_switch direct;  /* O_DIRECT; auto: yes unless most of the file is cached or the file system is no use */
     uint32_t chunk_bytes;    /* longest read; a power of two, 64 KiB … 64 MiB; 0 = 2 MiB */
-    uint32_t depth;          /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4, and more if that is faster */
+    uint32_t depth; /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4, and more if that is faster */
     uint64_t pool_bytes_max; /* buffers that reads land in; 0 = 128 MiB. At least one chunk */
     uint32_t thread_count;   /* workers that copy and touch memory; 0 = one a core, at most 8 */
     uint64_t memory_bytes_max; /* refuse a load that would take all loads of this loader, with the pool, over it;
@@ -302,7 +302,8 @@ TND_API int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, u
                                  size_t bytes);
 
 /* Readable when a layer became ready or the load ended, since it was last read: an eventfd, read 8 bytes to clear.
- * The shared tensors count as one layer. It stays the load's: do not close it. Returns the descriptor, or -ENOMEM. Threads: any. */
+ * The shared tensors count as one layer. It stays the load's: do not close it. Returns the descriptor, or -ENOMEM.
+ * Threads: any. */
 TND_API int tnd_load_event_fd(struct tnd_load *load);
 
 struct tnd_progress {

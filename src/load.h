@@ -25,8 +25,8 @@ struct tnd_load {
     struct tnd_model *own_model;
 };
 
-/* destination.c: gives each tensor of the plan its place, the caller's or one in the load's block, within the budget, and
- * each piece and window theirs. -EINVAL, -ENOMEM. */
+/* destination.c: gives each tensor of the plan its place, the caller's or one in the load's block, within the budget,
+ * and each piece and window theirs. -EINVAL, -ENOMEM. */
 int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err);
 
 #endif

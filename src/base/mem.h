@@ -45,8 +45,8 @@ struct tnd_mapping {
 int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes);
 void tnd_mapping_finish(struct tnd_mapping *mapping);
 
-/* Keeps memory that reads land in from children (before Linux 6.5 one that shares pages with a direct read in flight can
- * take its data), or gives it to them. address: a mapping's. */
+/* Keeps memory that reads land in from children (before Linux 6.5 one that shares pages with a direct read in flight
+ * can take its data), or gives it to them. address: a mapping's. */
 void tnd_hide_from_children(void *address, size_t bytes, bool hide);
 
 /* Brings the pages of a range without changing their bytes. */

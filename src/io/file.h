@@ -2,7 +2,8 @@
 #ifndef TND_IO_FILE_H
 #define TND_IO_FILE_H
 
-/* One file as a load reads it: descriptors, direct I/O and its alignment, what the page cache holds, what it lies on. */
+/* One file as a load reads it: descriptors, direct I/O and its alignment, what the page cache holds, what it lies
+ * on. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,7 +44,8 @@ enum tnd_file_system { TND_FS_OTHER, TND_FS_TMPFS, TND_FS_BTRFS, TND_FS_OVERLAY 
 enum tnd_file_system tnd_file_system_of(int fd);
 const char *tnd_file_system_name(enum tnd_file_system file_system);
 
-/* Per cent of the file's pages that the page cache holds, by cachestat or, without it, by sample; 0 when nobody says. */
+/* Per cent of the file's pages that the page cache holds, by cachestat or, without it, by sample; 0 when nobody
+ * says. */
 uint32_t tnd_file_cached_percent(int fd, uint64_t bytes);
 
 /* Opens the file a second time past the page cache and reads one block, which must not need more than alignment_max.

@@ -109,8 +109,8 @@ bool tnd_io_can_scatter(const struct tnd_io_file *file);
 void tnd_io_submit(struct tnd_io *io, struct tnd_io_read *read);
 /* Which engine answered a finished read last. A test's own counts as nil. */
 enum tnd_engine tnd_io_engine_of(const struct tnd_io *io, const struct tnd_io_read *read);
-/* Sends what was submitted. Up to count_max finished reads, waiting at most timeout_ns (< 0: no limit) for the first one or for the waker, which
- * the caller has prepared when it lets this wait. */
+/* Sends what was submitted. Up to count_max finished reads, waiting at most timeout_ns (< 0: no limit) for the first
+ * one or for the waker, which the caller has prepared when it lets this wait. */
 uint32_t tnd_io_poll(struct tnd_io *io, int64_t timeout_ns, struct tnd_io_read **ret_reads, uint32_t count_max);
 /* Tells the ring of a buffer that reads land in. Returns index when the kernel took it, else -1. */
 int tnd_io_register(struct tnd_io *io, uint32_t index, void *data, size_t bytes);

@@ -156,7 +156,8 @@ static void fail_read(struct tnd_transfer *transfer, const struct tnd_chunk *chu
     struct tnd_err err = {0};
 
     if (read->result == -EBADMSG)
-        tnd_fail(&err, -EBADMSG, "%s: cut while it was loaded: tensor %s, expected bytes up to %llu, found the end at %llu",
+        tnd_fail(&err, -EBADMSG,
+                 "%s: cut while it was loaded: tensor %s, expected bytes up to %llu, found the end at %llu",
                  read->file->path, tensor, (unsigned long long)(read->offset + read->bytes_wanted),
                  (unsigned long long)read->error_offset);
     else
@@ -251,7 +252,8 @@ static bool collect_worked(struct tnd_pipeline *pipeline)
     return true;
 }
 
-static void count_read(const struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, const struct tnd_chunk *chunk)
+static void count_read(const struct tnd_pipeline *pipeline, struct tnd_transfer *transfer,
+                       const struct tnd_chunk *chunk)
 {
     const struct tnd_io_read *read = &chunk->read;
     struct tnd_transfer_stats *stats = &transfer->stats;

@@ -32,7 +32,8 @@ static int compare_keys(const void *left, const void *right)
         by = compare_u64(a->file, b->file);
     if (!by)
         by = compare_u64(a->offset, b->offset);
-    return by ? by : compare_u64(a->tensor, b->tensor); /* empty tensors share offsets: the plan stays one and the same */
+    /* Empty tensors share offsets: the plan stays one and the same. */
+    return by ? by : compare_u64(a->tensor, b->tensor);
 }
 
 static bool selected(const struct tnd_tensor *tensor, const struct tnd_plan_options *options)

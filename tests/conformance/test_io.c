@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* Goal: every engine, direct and buffered, gives the bytes of the file or the error that io.h promises.
- * Method: one suite, run on each combination, against files whose bytes are known. An engine that the machine refuses is
- * skipped with the kernel's reason; where ring and O_DIRECT are to be had, they must have been exercised. */
+ * Method: one suite, run on each combination, against files whose bytes are known. An engine that the machine refuses
+ * is skipped with the kernel's reason; where ring and O_DIRECT are to be had, they must have been exercised. */
 
 #include <check.h>
 #include <errno.h>

@@ -90,8 +90,10 @@ def main():
         check_same("no cachestat", model, expected, "cachestat", None, direct)
         check_same("no madvise", model, expected, "madvise")
         check_same("64 KiB of memlock", model, expected, "memlock")
-        check_refused("the ring demanded, refused at set-up", model, "uring-setup", 6, "load", model, "--engine", "uring")
-        check_refused("the ring demanded, refused at enter", model, "uring-enter", 6, "load", model, "--engine", "uring")
+        check_refused("the ring demanded, refused at set-up", model, "uring-setup", 6,
+                      "load", model, "--engine", "uring")
+        check_refused("the ring demanded, refused at enter", model, "uring-enter", 6,
+                      "load", model, "--engine", "uring")
         check_refused("direct I/O demanded, refused", model, "direct-open", 6, "load", model, "--direct", "on")
         check_refused("no eventfd", model, "eventfd", 6, "load", model)
         check_refused("no threads", model, "threads", 6, "load", model)

@@ -167,8 +167,10 @@ METAS = [
     ("test.u8", U8, 255), ("test.i8", I8, -128), ("test.u16", U16, 65535), ("test.i16", I16, -32768),
     ("test.u32", U32, 2**32 - 1), ("test.i32", I32, -(2**31)), ("test.f32", F32, 0.1), ("test.f32.tiny", F32, 1e-45),
     ("test.yes", BOOL, True), ("test.no", BOOL, False), ("test.u64", U64, 2**64 - 1), ("test.i64", I64, -(2**63)),
-    ("test.f64", F64, 0.1), ("test.f64.huge", F64, 1.7976931348623157e308), ("test.string", STRING, "a \"b\"\n\\ é 漢 😀"),
-    ("test.string.empty", STRING, ""), ("test.string.bytes", STRING, b"\xff\xfe\x00a"), ("test.string.nul", STRING, "a\0b"),
+    ("test.f64", F64, 0.1), ("test.f64.huge", F64, 1.7976931348623157e308),
+    ("test.string", STRING, "a \"b\"\n\\ é 漢 😀"),
+    ("test.string.empty", STRING, ""), ("test.string.bytes", STRING, b"\xff\xfe\x00a"),
+    ("test.string.nul", STRING, "a\0b"),
     ("test.array.i32", ARRAY, (I32, [1, -2, 3])), ("test.array.empty", ARRAY, (U8, [])),
     ("test.array.string", ARRAY, (STRING, ["", "x", "yy"])), ("test.array.bool", ARRAY, (BOOL, [True, False])),
     ("test.array.f32", ARRAY, (F32, [0.5, -1.25])), ("test.array.f64", ARRAY, (F64, [0.1, -1e300])),
@@ -227,11 +229,13 @@ def make(folder):
     write_safetensors(at("odd-offset.safetensors"), [("a.u8", "U8", (3,)), ("b.f32", "F32", (5, 3)),
                                                      ("c.i64", "I64", (2,)), ("d.u8", "U8", (1,))], pad=3)
     big = [("model.embed_tokens.weight", "F16", (900, 1024)), ("model.layers.0.a", "F32", (1201, 1203)),
-             ("model.layers.0.b", "U8", (4095,)), ("model.layers.1.a", "BF16", (1111, 2048)),
-             ("model.layers.1.b", "I8", (1,)), ("model.norm.weight", "F64", (77777,)), ("lm_head.weight", "F16", (3, 5))]
+           ("model.layers.0.b", "U8", (4095,)), ("model.layers.1.a", "BF16", (1111, 2048)),
+           ("model.layers.1.b", "I8", (1,)), ("model.norm.weight", "F64", (77777,)),
+           ("lm_head.weight", "F16", (3, 5))]
     write_safetensors(at("straddle.safetensors"), big, order=[6, 2, 0, 4, 1, 3, 5])
-    write_safetensors(at("many.safetensors"), [(f"model.layers.{index // 20}.t{index % 20}", "F32" if index % 3 else "U8",
-                                                (int(random.integers(1, 200)),)) for index in range(2000)])
+    write_safetensors(at("many.safetensors"), [
+        (f"model.layers.{index // 20}.t{index % 20}", "F32" if index % 3 else "U8", (int(random.integers(1, 200)),))
+        for index in range(2000)])
     write_safetensors(at("empty.safetensors"), [("none", "F32", (0,)), ("a", "F16", (5,)), ("flat", "U8", (3, 0, 2)),
                                                 ("scalar", "F32", ()), ("byte", "U8", ()), ("last", "I64", (0,))])
 

@@ -3,8 +3,8 @@
 """Goal: what `tundish digest` and `tundish info` say of a model is what independent readers say of it.
 
 Method: the packages gguf and safetensors read the same file; where they lack a type or refuse a file, what its writer
-noted. Each model is loaded in each mode: engine, direct or buffered, in place or through the pool, long and short reads,
-order. Names, types, shapes, bytes, offsets, metadata and the SHA-256 of each tensor must agree.
+noted. Each model is loaded in each mode: engine, direct or buffered, in place or through the pool, long and short
+reads, order. Names, types, shapes, bytes, offsets, metadata and the SHA-256 of each tensor must agree.
 
     test_digest.py TUNDISH [--models FOLDER] [--stories FOLDER]
 
@@ -59,7 +59,8 @@ def report(title, problems, skipped=None):
         print(f"skipped: {title}: {skipped}")
     elif problems:
         results["failed"] += 1
-        print(f"FAILED: {title}: {'; '.join(problems[:4])}" + (f" and {len(problems) - 4} more" if problems[4:] else ""))
+        more = f" and {len(problems) - 4} more" if problems[4:] else ""
+        print(f"FAILED: {title}: {'; '.join(problems[:4])}{more}")
     else:
         results["passed"] += 1
 
@@ -70,7 +71,8 @@ def sha256(data):
 
 def read_gguf(path):
     reader = gguf.GGUFReader(path)
-    tensors = {tensor.name: {"dtype": tensor.tensor_type.name, "shape": [int(n) for n in reversed(tensor.shape)],
+    tensors = {tensor.name: {"dtype": tensor.tensor_type.name,
+                             "shape": [int(n) for n in reversed(tensor.shape)],
                              "bytes": int(tensor.n_bytes), "offset": int(tensor.data_offset),
                              "sha256": sha256(tensor.data.tobytes())} for tensor in reader.tensors}
     metadata = {}
@@ -203,7 +205,8 @@ def test_info(tundish, path, found):
     elif ours["files"][0]["bytes"] != os.path.getsize(path):
         problems.append("the file has another size")
     for who, tensors, metadata in found:
-        problems += [f"{who}: {line}" for line in compare(ours["tensors"], tensors, ["dtype", "shape", "bytes", "offset"])]
+        problems += [f"{who}: {line}" for line in
+                     compare(ours["tensors"], tensors, ["dtype", "shape", "bytes", "offset"])]
         if [tensor["name"] for tensor in ours["tensors"]] != list(tensors) and path.endswith(".gguf"):
             problems.append(f"{who}: the tensors come in another order")
         if metadata is None:
@@ -264,12 +267,13 @@ def main():
 
     with tempfile.TemporaryDirectory(prefix="tundish-oracle-") as folder:
         make_models.make(folder)
-        for path in sorted(glob.glob(os.path.join(folder, "*.gguf")) + glob.glob(os.path.join(folder, "*.safetensors"))):
+        generated = glob.glob(os.path.join(folder, "*.gguf")) + glob.glob(os.path.join(folder, "*.safetensors"))
+        for path in sorted(generated):
             # Types that the package lacks; an alignment that the specification allows and the package does not.
             test_model(arguments.tundish, path, os.path.basename(path) not in ("types-rest.gguf", "align24.gguf"))
 
-    small = sorted(glob.glob(os.path.join(stories, "*.gguf")) + glob.glob(os.path.join(stories, "*", "model.safetensors")))
-    for path in small:
+    small = glob.glob(os.path.join(stories, "*.gguf")) + glob.glob(os.path.join(stories, "*", "model.safetensors"))
+    for path in sorted(small):
         test_model(arguments.tundish, path)
     if not small:
         report("stories260K", [], f"not in {stories}")

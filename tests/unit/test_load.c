@@ -203,7 +203,8 @@ END_TEST
 
 START_TEST(serves_several_loads_at_once)
 {
-    struct tnd_loader *loader = make_loader((struct tnd_loader_options){.chunk_bytes = 65536, .pool_bytes_max = 262144});
+    struct tnd_loader *loader =
+        make_loader((struct tnd_loader_options){.chunk_bytes = 65536, .pool_bytes_max = 262144});
     struct tnd_load *loads[6];
 
     for (int i = 0; i < 6; i++)

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the models that the benches load: real shapes, random values, always the same bytes.
+
+A model is a list of tensors (SHAPES) and a form (FORMS: container and element type of the matrices). A further shape
+is one function and one line, a further form one line. Needs numpy, for GGUF the gguf package."""
+
+import argparse
+import json
+import os
+import struct
+import sys
+from collections import namedtuple
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+CHUNK = 1 << 22  # elements drawn at a time
+HEADER_BYTES_MAX = 16 << 20
+
+# names are those of each format; shape is outermost first
+Tensor = namedtuple("Tensor", "gguf hf shape")
+Form = namedtuple("Form", "container dtype")
+
+
+def qwen2(blocks, width, kv_width, ffn, vocab):
+    """A Qwen2 with an output of its own: biases on q, k, v."""
+    yield Tensor("token_embd.weight", "model.embed_tokens.weight", (vocab, width))
+    for i in range(blocks):
+        ours, theirs = f"blk.{i}.", f"model.layers.{i}."
+        yield Tensor(ours + "attn_norm.weight", theirs + "input_layernorm.weight", (width,))
+        for name, rows in (("q", width), ("k", kv_width), ("v", kv_width)):
+            yield Tensor(ours + f"attn_{name}.weight", theirs + f"self_attn.{name}_proj.weight", (rows, width))
+            yield Tensor(ours + f"attn_{name}.bias", theirs + f"self_attn.{name}_proj.bias", (rows,))
+        yield Tensor(ours + "attn_output.weight", theirs + "self_attn.o_proj.weight", (width, width))
+        yield Tensor(ours + "ffn_norm.weight", theirs + "post_attention_layernorm.weight", (width,))
+        yield Tensor(ours + "ffn_gate.weight", theirs + "mlp.gate_proj.weight", (ffn, width))
+        yield Tensor(ours + "ffn_up.weight", theirs + "mlp.up_proj.weight", (ffn, width))
+        yield Tensor(ours + "ffn_down.weight", theirs + "mlp.down_proj.weight", (width, ffn))
+    yield Tensor("output_norm.weight", "model.norm.weight", (width,))
+    yield Tensor("output.weight", "lm_head.weight", (vocab, width))
+
+
+QWEN_0_5B = dict(blocks=24, width=896, kv_width=128, ffn=4864, vocab=151936)
+SHAPES = {
+    "qwen2.5-0.5b": (qwen2, QWEN_0_5B),
+    "tiny": (qwen2, dict(blocks=2, width=128, kv_width=64, ffn=256, vocab=1000)),
+}
+FORMS = {
+    "f16.gguf": Form("gguf", "F16"),
+    "f16.safetensors": Form("safetensors", "F16"),
+    "f32.gguf": Form("gguf", "F32"),
+    "f32.safetensors": Form("safetensors", "F32"),
+    "bf16.gguf": Form("gguf", "BF16"),
+    "bf16.safetensors": Form("safetensors", "BF16"),
+}
+ELEMENT_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
+
+
+def to_bf16(values):
+    """Round to nearest, ties to even; the values are finite."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+CONVERT = {"F16": lambda values: values.astype(np.float16), "BF16": to_bf16, "F32": lambda values: values}
+
+
+def draw(index, tensor, dtype):
+    """A tensor's bytes, piece by piece: the same values in every form."""
+    generator = np.random.Generator(np.random.SFC64(index))
+    left = prod(tensor.shape)
+    while left > 0:
+        values = generator.standard_normal(min(left, CHUNK), dtype=np.float32)
+        values *= np.float32(0.02)
+        yield CONVERT[dtype](values)
+        left -= values.size
+
+
+def tensor_bytes(tensor, dtype):
+    return prod(tensor.shape) * ELEMENT_BYTES[dtype]
+
+
+def write_safetensors(path, tensors, sizes, dtype):
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for tensor in tensors:
+        end = offset + tensor_bytes(tensor, dtype)
+        header[tensor.hf] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for index, tensor in enumerate(tensors):
+            for piece in draw(index, tensor, dtype):
+                piece.tofile(file)
+        finish(file)
+
+
+def gguf_dtype(tensor, dtype):
+    return "F32" if len(tensor.shape) == 1 else dtype  # as converters do: norms and biases stay F32
+
+
+def write_gguf(path, tensors, sizes, dtype):
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_name("bench")
+    writer.add_block_count(sizes["blocks"])
+    writer.add_context_length(32768)
+    writer.add_embedding_length(sizes["width"])
+    writer.add_feed_forward_length(sizes["ffn"])
+    writer.add_head_count(sizes["width"] // 64)
+    writer.add_head_count_kv(sizes["kv_width"] // 64)
+    writer.add_rope_freq_base(1000000.0)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([f"token{i}" for i in range(sizes["vocab"])])
+    writer.add_token_types([1] * sizes["vocab"])
+    for tensor in tensors:
+        kind = gguf_dtype(tensor, dtype)
+        writer.add_tensor_info(tensor.gguf, tensor.shape, np.dtype(np.float32), tensor_bytes(tensor, kind),
+                               raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    file = writer.fout[0]
+    writer.write_padding(file, file.tell())
+    for index, tensor in enumerate(tensors):
+        kind = gguf_dtype(tensor, dtype)
+        for piece in draw(index, tensor, kind):
+            piece.tofile(file)
+        writer.write_padding(file, tensor_bytes(tensor, kind))
+    finish(file)
+    writer.close()
+
+
+def finish(file):
+    """Dirty pages would make the next direct reads wait for their write-back."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def data_bytes(tensors, form):
+    kind = gguf_dtype if form.container == "gguf" else lambda tensor, dtype: dtype
+    return sum(tensor_bytes(tensor, kind(tensor, form.dtype)) for tensor in tensors)
+
+
+def complete(path, bytes_):
+    return path.exists() and bytes_ < path.stat().st_size < bytes_ + HEADER_BYTES_MAX
+
+
+def make(folder, shape, form_name):
+    """Returns the path of the model, written if it is not there."""
+    function, sizes = SHAPES[shape]
+    form = FORMS[form_name]
+    tensors = list(function(**sizes))
+    path = Path(folder) / f"{shape}-{form_name}"
+    if not complete(path, data_bytes(tensors, form)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")  # a name without .part is a whole file
+        {"gguf": write_gguf, "safetensors": write_safetensors}[form.container](part, tensors, sizes, form.dtype)
+        part.rename(path)
+    return path
+
+
+def default_folder():
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tundish" / "bench"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("forms", nargs="*", metavar="FORM", help=f"{', '.join(FORMS)} (default: the two of F16)")
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
+    parser.add_argument("--folder", type=Path, default=default_folder())
+    options = parser.parse_args()
+    for form in options.forms or ["f16.gguf", "f16.safetensors"]:
+        if form not in FORMS:
+            parser.error(f"no form {form}: one of {', '.join(FORMS)}")
+        path = make(options.folder, options.shape, form)
+        print(f"{path}  {path.stat().st_size} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
