@@ -307,7 +307,8 @@ def print_markdown(result, rows):
     best, place = limits["best"], next(each for each in limits["all"] if each["place"])
     copy, touch = limits["copy"], limits["touch"]
     print(f"\n{result['model']['name']}, {result['model']['bytes'] / 1e9:.3f} GB. {host['cpu']}, "
-          f"{host['cores']} cores, Linux {host['kernel']}, {result['date'][:10]}. Median (min–max) of {result['rounds']}, interleaved.\n")
+          f"{host['cores']} cores, Linux {host['kernel']}, {result['date'][:10]}. "
+          f"Median (min–max) of {result['rounds']}, interleaved.\n")
     print("| contender | cache | s | GB/s | ÷ disk, pair by pair | CPU s/GB | memory MB |")
     print("|---|---|---|---|---|---|---|")
     for contender, row in rows:

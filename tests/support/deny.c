@@ -48,15 +48,18 @@ static int refuse(uint32_t number, uint32_t flags, uint32_t error)
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
-static int limit(int resource, rlim_t value)
+/* 64 KiB, and not the capability that lifts it. */
+static int little_memlock(void)
 {
-    struct rlimit both = {.rlim_cur = value, .rlim_max = value};
-
-    return setrlimit(resource, &both);
+    if (setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){64 << 10, 64 << 10}) < 0)
+        return -1;
+    return geteuid() == 0 && (setgid(NOBODY) < 0 || setuid(NOBODY) < 0) ? -1 : 0;
 }
 
 static int deny(const char *what)
 {
+    rlim_t bytes;
+
     if (!strcmp(what, "uring-setup"))
         return refuse(NR_IO_URING_SETUP, 0, EPERM);
     if (!strcmp(what, "uring-missing"))
@@ -73,12 +76,12 @@ static int deny(const char *what)
         return refuse(SYS_eventfd2, 0, EMFILE);
     if (!strcmp(what, "threads"))
         return refuse(SYS_clone3, 0, EAGAIN) < 0 ? -1 : refuse(SYS_clone, 0, EAGAIN);
-    if (!strcmp(what, "memlock")) /* 64 KiB, and not the capability that lifts it */
-        return limit(RLIMIT_MEMLOCK, 64 << 10) < 0 || (geteuid() == 0 && (setgid(NOBODY) < 0 || setuid(NOBODY) < 0))
-                   ? -1
-                   : 0;
-    if (!strncmp(what, "memory=", 7))
-        return limit(RLIMIT_AS, strtoul(what + 7, NULL, 10));
+    if (!strcmp(what, "memlock"))
+        return little_memlock();
+    if (!strncmp(what, "memory=", 7)) {
+        bytes = strtoul(what + 7, NULL, 10);
+        return setrlimit(RLIMIT_AS, &(struct rlimit){bytes, bytes});
+    }
     errno = EINVAL;
     return -1;
 }
