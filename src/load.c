@@ -9,6 +9,9 @@
 #include "model/model.h"
 #include "options.h"
 
+#define DISK_PERCENT_MIN 85
+#define COPY_BYTES_PER_NS_MIN 3 /* slow machines copy 5 GB/s and more a core */
+
 /* ---- Start ------------------------------------------------------------------------------------------------- */
 
 static int make_files(struct tnd_load *load, struct tnd_err *err)
@@ -282,15 +285,16 @@ static const char *engine_of_most(const struct tnd_transfer_stats *stats)
     return names[most];
 }
 
-/* The stage that took longest; copies share the workers, so theirs is the time of all of them together. */
-static enum tnd_limit limit_of(const struct tnd_load_stats *stats, uint32_t worker_count)
+/* What took longest. While reads were under way nearly all the time it was the disk; else the copies, unless they were
+ * slower than any core copies, which means that they waited for pages. */
+static enum tnd_limit limit_of(const struct tnd_load_stats *stats)
 {
-    uint64_t copy_ns = stats->copy_busy_ns / worker_count;
-    uint64_t touch_ns = stats->alloc_ns;
+    uint64_t copyable_ns = stats->pool_bytes_read / COPY_BYTES_PER_NS_MIN;
 
-    if (touch_ns > stats->read_busy_ns && touch_ns > copy_ns)
-        return TND_LIMIT_MEMORY;
-    return copy_ns > stats->read_busy_ns ? TND_LIMIT_COPY : TND_LIMIT_DISK;
+    if (!stats->ready_ns || stats->read_busy_ns * 100 >= stats->ready_ns * DISK_PERCENT_MIN)
+        return TND_LIMIT_DISK;
+    return stats->copy_busy_ns > copyable_ns || stats->alloc_ns > stats->copy_busy_ns ? TND_LIMIT_MEMORY
+                                                                                        : TND_LIMIT_COPY;
 }
 
 void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
@@ -327,7 +331,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
     if (ended && readiness->first_layer_ns)
         ret_stats->first_layer_ns = readiness->first_layer_ns - readiness->start_ns;
     ret_stats->peak_host_bytes = ret_stats->destination_bytes + ret_stats->pool_bytes;
-    ret_stats->limit = limit_of(ret_stats, tnd_workers_count(load->loader->workers));
+    ret_stats->limit = limit_of(ret_stats);
 }
 
 const char *tnd_load_reason(struct tnd_load *load, uint32_t reason_index)
