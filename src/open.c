@@ -8,7 +8,9 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "folder.h"
 #include "format/format.h"
+#include "format/set.h"
 #include "model/model.h"
 #include "options.h"
 
@@ -87,12 +89,10 @@ static int open_regular(struct tnd_model_file *file, struct tnd_err *err)
     return 0;
 }
 
-static int read_header(struct tnd_model *model, uint32_t file_index, struct tnd_err *err)
+/* Maps room for what may have to be read of the file's front, and reads its first bytes. */
+static int start_header(struct file_header *source, struct tnd_err *err)
 {
-    struct tnd_model_file *file = &model->files[file_index];
-    struct file_header source = {
-        .header = {.file_bytes = file->file.bytes, .path = file->file.path, .fetch = fetch}, .file = file};
-    const struct tnd_format *format;
+    struct tnd_model_file *file = source->file;
     int r;
 
     if (!file->file.bytes)
@@ -100,8 +100,31 @@ static int read_header(struct tnd_model *model, uint32_t file_index, struct tnd_
     r = tnd_mapping_init(&file->header, tnd_min(file->file.bytes, TND_HEADER_BYTES_MAX));
     if (r < 0)
         return tnd_fail(err, r, "%s: not enough memory for its header", file->file.path);
-    source.header.data = file->header.data;
-    r = fetch(&source.header, 1, err);
+    source->header.data = file->header.data;
+    return fetch(&source->header, 1, err);
+}
+
+static struct file_header header_of(struct tnd_model_file *file)
+{
+    return (struct file_header){
+        .header = {.file_bytes = file->file.bytes, .path = file->file.path, .fetch = fetch},
+        .file = file,
+    };
+}
+
+static int open_file(struct tnd_model *model, uint32_t file_index, uint32_t part_count, struct tnd_err *err)
+{
+    struct tnd_model_file *file = &model->files[file_index];
+    const struct tnd_format *format;
+    struct file_header source;
+    int r = open_regular(file, err);
+
+    if (r < 0)
+        return r;
+    source = header_of(file);
+    source.header.part = file_index + 1;
+    source.header.part_count = part_count;
+    r = start_header(&source, err);
     if (r < 0)
         return r;
     format = tnd_format_find(&source.header);
@@ -111,25 +134,100 @@ static int read_header(struct tnd_model *model, uint32_t file_index, struct tnd_
     return format->parse(&source.header, model, file_index, err);
 }
 
-static int open_file(struct tnd_model *model, uint32_t file_index, struct tnd_err *err)
+static void close_file(struct tnd_model_file *file)
 {
-    int r = open_regular(&model->files[file_index], err);
-
-    return r < 0 ? r : read_header(model, file_index, err);
+    if (file->fd >= 0)
+        close(file->fd);
+    file->fd = -1;
+    tnd_mapping_finish(&file->header);
 }
 
-/* The model's list of files: the one of that path. */
-static int list_files(struct tnd_model *model, const char *path, struct tnd_err *err)
+/* ---- Which files ------------------------------------------------------------------------------------------- */
+
+static int add_files(struct tnd_model *model, uint32_t count, struct tnd_err *err)
 {
-    model->files = tnd_arena_alloc(&model->arena, 1, sizeof(*model->files));
+    model->files = tnd_arena_alloc(&model->arena, count, sizeof(*model->files));
     if (!model->files)
-        return tnd_fail(err, -ENOMEM, "%s: not enough memory to list it", path);
-    model->files[0].fd = -1;
-    model->file_count = 1;
-    model->files[0].file.path = tnd_arena_string(&model->arena, path, strlen(path));
-    if (!model->files[0].file.path)
-        return tnd_fail(err, -ENOMEM, "%s: not enough memory for its path", path);
+        return tnd_fail(err, -ENOMEM, "not enough memory to list %u files", count);
+    for (uint32_t i = 0; i < count; i++)
+        model->files[i].fd = -1;
+    model->file_count = count;
     return 0;
+}
+
+static int read_index(struct tnd_model *model, const char *path, struct tnd_index *index, struct tnd_err *err)
+{
+    struct tnd_model_file file = {.file.path = path, .fd = -1};
+    int r = open_regular(&file, err);
+
+    if (r == 0) {
+        struct file_header source = header_of(&file);
+
+        r = start_header(&source, err);
+        if (r == 0)
+            r = tnd_index_parse(index, &source.header, &model->arena, err);
+    }
+    close_file(&file);
+    return r;
+}
+
+static int list_shards(struct tnd_model *model, const char *path, struct tnd_index *index, struct tnd_err *err)
+{
+    size_t folder_bytes = strrchr(path, '/') ? (size_t)(strrchr(path, '/') + 1 - path) : 0;
+    int r = read_index(model, path, index, err);
+
+    if (r == 0)
+        r = add_files(model, index->file_count, err);
+    for (uint32_t i = 0; i < model->file_count && r == 0; i++) {
+        char *shard = tnd_arena_alloc(&model->arena, folder_bytes + strlen(index->files[i]) + 1, 1);
+
+        if (!shard)
+            return tnd_fail(err, -ENOMEM, "%s: not enough memory for the path of a shard", path);
+        memcpy(shard, path, folder_bytes);
+        memcpy(shard + folder_bytes, index->files[i], strlen(index->files[i]));
+        model->files[i].file.path = shard;
+    }
+    return r;
+}
+
+static int list_parts(struct tnd_model *model, const char *path, uint32_t count, struct tnd_err *err)
+{
+    int r;
+
+    if (count > TND_FILES_MAX)
+        return tnd_fail(err, -EFBIG, "%s: a model of %u files, expected at most %u", path, count, TND_FILES_MAX);
+    r = add_files(model, count, err);
+    for (uint32_t i = 0; i < count && r == 0; i++) {
+        model->files[i].file.path = count > 1 ? tnd_split_path(&model->arena, path, i + 1)
+                                              : tnd_arena_string(&model->arena, path, strlen(path));
+        if (!model->files[i].file.path)
+            r = tnd_fail(err, -ENOMEM, "%s: not enough memory for its path", path);
+    }
+    return r;
+}
+
+/* Lists the files that a path stands for, opens them all, and checks the set. */
+static int open_all(struct tnd_model *model, const char *path, struct tnd_err *err)
+{
+    struct tnd_index index = {0};
+    uint32_t part, part_count = 0;
+    struct stat status;
+    int r = 0;
+
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))
+        r = tnd_folder_find(&model->arena, path, &path, err);
+    if (r < 0)
+        return r;
+    if (tnd_name_ends(path, ".index.json")) {
+        r = list_shards(model, path, &index, err);
+    } else {
+        if (!tnd_split_name(path, &part, &part_count))
+            part_count = 0;
+        r = list_parts(model, path, part_count ? part_count : 1, err);
+    }
+    for (uint32_t i = 0; r == 0 && i < model->file_count; i++)
+        r = open_file(model, i, part_count, err);
+    return r == 0 && index.path ? tnd_index_check(&index, model, err) : r;
 }
 
 int tnd_model_open(const char *path, const struct tnd_model_options *options, struct tnd_model **ret_model)
@@ -153,9 +251,7 @@ int tnd_model_open(const char *path, const struct tnd_model_options *options, st
     }
     model->arena.allocator = allocator;
     model->log = (struct tnd_log){.write = chosen.log, .cookie = chosen.log_cookie};
-    r = list_files(model, path, &err);
-    for (uint32_t i = 0; r == 0 && i < model->file_count; i++)
-        r = open_file(model, i, &err);
+    r = open_all(model, path, &err);
     if (r < 0) {
         tnd_model_close(&model);
         return tnd_err_publish(&err);
@@ -172,11 +268,8 @@ void tnd_model_close(struct tnd_model **model)
 
     if (!closed)
         return;
-    for (uint32_t i = 0; i < closed->file_count; i++) {
-        if (closed->files[i].fd >= 0)
-            close(closed->files[i].fd);
-        tnd_mapping_finish(&closed->files[i].header);
-    }
+    for (uint32_t i = 0; i < closed->file_count; i++)
+        close_file(&closed->files[i]);
     allocator = closed->arena.allocator;
     tnd_arena_finish(&closed->arena);
     tnd_free(&allocator, closed);

@@ -18,6 +18,8 @@ struct tnd_header {
     uint64_t have;
     uint64_t file_bytes;
     const char *path; /* for sentences */
+    uint32_t part;       /* of a set, from 1: the first file's metadata are the model's */
+    uint32_t part_count; /* by the name of a split GGUF; 0 when the name says nothing */
     /* Brings [0, need): need ≤ file_bytes, which the format has checked. -EFBIG over TND_HEADER_BYTES_MAX, -EIO,
      * -EBADMSG when the file ends before file_bytes. */
     int (*fetch)(struct tnd_header *header, uint64_t need, struct tnd_err *err);

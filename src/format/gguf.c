@@ -9,7 +9,11 @@
  *   data      each tensor at its offset from here, which is a multiple of the alignment too
  *
  * The two versions differ in nothing that is stored; 3 says that big-endian files exist. Version 1 counted in u32.
- * Data may lie in any order, with holes, and with anything behind it; the last tensor's padding may be missing. */
+ * Data may lie in any order, with holes, and with anything behind it; the last tensor's padding may be missing.
+ *
+ * A split model is several such files, named …-00001-of-00003.gguf and so on. Each says in its metadata which part it is
+ * (split.no, U16, from 0), of how many (split.count, U16), and how many tensors all have together (split.tensors.count,
+ * I32); the first part's metadata are the model's. */
 
 #include <errno.h>
 #include <string.h>
@@ -221,27 +225,92 @@ static int place_tensors(struct tnd_gguf *gguf, uint32_t tensor_first, struct tn
     return r < 0 ? tnd_fail_file(err, r, gguf->header->path) : 0;
 }
 
-static int parse(struct tnd_header *header, struct tnd_model *model, uint32_t file_index, struct tnd_err *err)
+/* A split.* key's value; -1 when it is not there, which only a file that is no part may do. */
+static int split_value(const struct tnd_gguf *gguf, const char *key, enum tnd_value_type type, int64_t *ret_value,
+                       struct tnd_err *err)
 {
-    struct tnd_gguf gguf = {.header = header, .model = model, .file_index = file_index,
-                            .alignment = TND_GGUF_ALIGNMENT_DEFAULT};
-    uint32_t tensor_first = model->tensor_count;
-    uint64_t tensor_count, meta_count;
-    int r = parse_head(&gguf, &tensor_count, &meta_count, err);
+    const struct tnd_meta *meta = tnd_model_meta_find(gguf->metas, key);
+
+    *ret_value = -1;
+    if (!meta && gguf->header->part_count <= 1)
+        return 0;
+    if (!meta)
+        return tnd_fail_at(err, -EBADMSG, gguf->header->path, gguf->at, "no %s up to here, expected it in part %u of %u",
+                           key, gguf->header->part, gguf->header->part_count);
+    if (meta->value.type != type)
+        return tnd_fail_at(err, -EBADMSG, gguf->header->path, gguf->split_at, "%s of value type %d, expected %d", key,
+                           (int)meta->value.type, (int)type);
+    *ret_value = type == TND_VALUE_U16 ? (int64_t)meta->value.as.u : meta->value.as.i;
+    return 0;
+}
+
+/* Whether the part is the one that its name says. */
+static int check_split(const struct tnd_gguf *gguf, int64_t *ret_tensors, struct tnd_err *err)
+{
+    const struct tnd_header *header = gguf->header;
+    int64_t part, count;
+    int r = split_value(gguf, "split.no", TND_VALUE_U16, &part, err);
 
     if (r == 0)
-        r = tnd_gguf_metas(&gguf, meta_count, err);
+        r = split_value(gguf, "split.count", TND_VALUE_U16, &count, err);
+    if (r == 0)
+        r = split_value(gguf, "split.tensors.count", TND_VALUE_I32, ret_tensors, err);
+    if (r < 0 || count <= 1)
+        return r;
+    if (!header->part_count)
+        return tnd_fail_at(err, -EBADMSG, header->path, gguf->split_at,
+                           "part %lld of %lld, expected a name that ends in -%05lld-of-%05lld.gguf",
+                           (long long)part + 1, (long long)count, (long long)part + 1, (long long)count);
+    if (part + 1 == header->part && count == header->part_count)
+        return 0;
+    return tnd_fail_at(err, -EBADMSG, header->path, gguf->split_at, "part %lld of %lld, expected %u of %u by its name",
+                       (long long)part + 1, (long long)count, header->part, header->part_count);
+}
+
+static int parse_file(struct tnd_gguf *gguf, struct tnd_err *err)
+{
+    struct tnd_header *header = gguf->header;
+    struct tnd_model *model = gguf->model;
+    uint32_t tensor_first = model->tensor_count;
+    uint64_t tensor_count, meta_count;
+    int64_t split_tensors = -1;
+    int r = parse_head(gguf, &tensor_count, &meta_count, err);
+
+    if (r == 0)
+        r = tnd_gguf_metas(gguf, meta_count, err);
+    if (r == 0)
+        r = check_split(gguf, &split_tensors, err);
     if (r < 0)
         return r;
     r = tnd_model_reserve(model, tensor_count, 0, err);
     if (r < 0)
         return tnd_fail_in(err, r, header->path, 8, NULL, NULL, 0);
     for (uint64_t i = 0; r == 0 && i < tensor_count; i++)
-        r = parse_tensor(&gguf, err);
+        r = parse_tensor(gguf, err);
     if (r == 0)
-        r = place_tensors(&gguf, tensor_first, err);
+        r = place_tensors(gguf, tensor_first, err);
+    if (r == 0 && header->part_count > 1 && header->part == header->part_count && split_tensors != model->tensor_count)
+        return tnd_fail_at(err, -EBADMSG, header->path, gguf->split_at,
+                           "split.tensors.count of %lld, expected the %u tensors of all parts",
+                           (long long)split_tensors, model->tensor_count);
     if (r == 0)
         model->format = tnd_le32(header->data + 4) == 2 ? "GGUF v2" : "GGUF v3";
+    return r;
+}
+
+static int parse(struct tnd_header *header, struct tnd_model *model, uint32_t file_index, struct tnd_err *err)
+{
+    struct tnd_model apart = {.arena.allocator = model->arena.allocator};
+    struct tnd_gguf gguf = {
+        .header = header,
+        .model = model,
+        .metas = header->part > 1 ? &apart : model,
+        .file_index = file_index,
+        .alignment = TND_GGUF_ALIGNMENT_DEFAULT,
+    };
+    int r = parse_file(&gguf, err);
+
+    tnd_arena_finish(&apart.arena);
     return r;
 }
 

@@ -16,9 +16,11 @@
 struct tnd_gguf {
     struct tnd_header *header;
     struct tnd_model *model;
+    struct tnd_model *metas; /* where the metadata go: the model, for further parts one of their own */
     uint32_t file_index;
     uint32_t alignment; /* of the data, by the metadata */
     uint64_t at;        /* of the next byte to be read */
+    uint64_t split_at;  /* of the last value of a split.* key */
 };
 
 /* Sees that the next bytes are there. */
@@ -40,7 +42,7 @@ int tnd_gguf_count(struct tnd_gguf *gguf, const char *what, uint64_t bytes_min, 
 int tnd_gguf_text(struct tnd_gguf *gguf, const char *what, uint64_t max, const char **ret_text, size_t *ret_bytes,
                   struct tnd_err *err);
 
-/* The metadata entries behind the head; adds them to the model. */
+/* The metadata entries behind the head; adds them to metas. */
 int tnd_gguf_metas(struct tnd_gguf *gguf, uint64_t count, struct tnd_err *err);
 
 #endif

@@ -143,18 +143,20 @@ static int parse_meta(struct tnd_gguf *gguf, struct tnd_err *err)
     r = read_value(gguf, (enum tnd_value_type)type, &meta.value, err);
     if (r < 0)
         return r;
-    meta.key = tnd_arena_string(&gguf->model->arena, key, meta.key_bytes);
+    meta.key = tnd_arena_string(&gguf->metas->arena, key, meta.key_bytes);
     if (!meta.key)
         return tnd_fail_at(err, -ENOMEM, gguf->header->path, first, "not enough memory for a key");
-    r = tnd_model_add_meta(gguf->model, &meta, err);
+    r = tnd_model_add_meta(gguf->metas, &meta, err);
     if (r < 0)
         return tnd_fail_in(err, r, gguf->header->path, first, "key", meta.key, meta.key_bytes);
+    if (!strncmp(meta.key, "split.", 6))
+        gguf->split_at = value_at;
     return strcmp(meta.key, "general.alignment") ? 0 : take_alignment(gguf, value_at, &meta.value, err);
 }
 
 int tnd_gguf_metas(struct tnd_gguf *gguf, uint64_t count, struct tnd_err *err)
 {
-    int r = tnd_model_reserve(gguf->model, 0, count, err);
+    int r = tnd_model_reserve(gguf->metas, 0, count, err);
 
     if (r < 0)
         return tnd_fail_in(err, r, gguf->header->path, 16, NULL, NULL, 0);

@@ -24,6 +24,7 @@ enum field { DTYPE = 1, SHAPE = 2, DATA_OFFSETS = 4, ALL_FIELDS = 7 };
 struct parser {
     struct tnd_header *header;
     struct tnd_model *model;
+    struct tnd_model *metas; /* where the metadata go: the model, for further shards one of their own */
     struct tnd_json json;
     uint32_t file_index;
     uint64_t data_offset; /* of the byte behind the JSON */
@@ -206,7 +207,7 @@ static int parse_metadata(struct parser *parser, struct tnd_err *err)
         meta.key_bytes = key.bytes;
         meta.value.as.string.data = value.text;
         meta.value.as.string.bytes = value.bytes;
-        r = tnd_model_add_meta(parser->model, &meta, err);
+        r = tnd_model_add_meta(parser->metas, &meta, err);
         if (r < 0)
             return tnd_fail_in(err, r, parser->header->path, key.at, "key", key.text, key.bytes);
     }
@@ -274,7 +275,9 @@ static int read_json(struct tnd_header *header, uint64_t *ret_bytes, struct tnd_
 
 static int parse(struct tnd_header *header, struct tnd_model *model, uint32_t file_index, struct tnd_err *err)
 {
-    struct parser parser = {.header = header, .model = model, .file_index = file_index};
+    struct tnd_model apart = {.arena.allocator = model->arena.allocator};
+    struct parser parser = {.header = header, .model = model, .metas = header->part > 1 ? &apart : model,
+                            .file_index = file_index};
     uint64_t bytes = 0;
     int r = read_json(header, &bytes, err);
 
@@ -287,6 +290,7 @@ static int parse(struct tnd_header *header, struct tnd_model *model, uint32_t fi
         return tnd_fail_in(err, r, header->path, 8, NULL, NULL, 0);
     tnd_json_init(&parser.json, header->data + 8, bytes, 8, header->path, &model->arena);
     r = parse_entries(&parser, err);
+    tnd_arena_finish(&apart.arena);
     if (r < 0)
         return r;
     r = tnd_model_check_tiling(model, file_index, parser.data_offset, err);

@@ -36,7 +36,7 @@ struct tnd_io_file {
     int fd_direct;  /* -1 when there is none */
     bool direct;    /* reads go past the page cache */
     uint32_t alignment; /* of offsets, lengths and addresses of direct reads; 1 when buffered */
-    struct tnd_io_engine *engine;
+    struct tnd_io_engine *engine; /* NULL before it is attached */
 };
 
 enum tnd_file_system { TND_FS_OTHER, TND_FS_TMPFS, TND_FS_BTRFS, TND_FS_OVERLAY };

@@ -166,28 +166,38 @@ static void fail_read(struct tnd_transfer *transfer, const struct tnd_chunk *chu
     keep_error(transfer, &err);
 }
 
-static void attach(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
+/* Opens the way to a file when its first window is due: a model of hundreds of shards would else wait for all of them.
+ * False, with the error kept, when there is none. */
+static bool attach(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, struct tnd_io_file *file)
 {
     struct tnd_err err = {0};
 
+    if (tnd_io_attach(pipeline->io, file, &err) < 0) {
+        tnd_io_detach(pipeline->io, file);
+        keep_error(transfer, &err);
+        return false;
+    }
+    if (!transfer->attached) /* from now on the destination is needed */
+        tnd_transfer_touch(transfer, pipeline->options.workers);
     transfer->attached = true;
-    transfer->accounted_ns = pipeline->options.now_ns();
-    for (uint32_t i = 0; i < transfer->file_count; i++)
-        if (tnd_io_attach(pipeline->io, &transfer->files[i], &err) < 0) {
-            keep_error(transfer, &err);
-            return;
-        }
-    tnd_transfer_touch(transfer, pipeline->options.workers);
+    return true;
 }
 
-/* Whether the files are still what they were; a load that failed anyway has its reason. */
-static void check_files(struct tnd_transfer *transfer)
+/* Lets go of the files that were read, and sees whether they are still what they were. A load that failed anyway has
+ * its reason. */
+static void detach(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
 {
     struct tnd_err err = {0};
 
-    for (uint32_t i = 0; i < transfer->file_count && !transfer->first_error.result; i++)
-        if (transfer->files[i].source && tnd_file_check_identity(transfer->files[i].source, &err) < 0)
+    for (uint32_t i = 0; i < transfer->file_count; i++) {
+        struct tnd_io_file *file = &transfer->files[i];
+
+        if (!file->engine)
+            continue;
+        tnd_io_detach(pipeline->io, file);
+        if (!transfer->first_error.result && file->source && tnd_file_check_identity(file->source, &err) < 0)
             keep_error(transfer, &err);
+    }
 }
 
 /* All is in, or nothing more will come: out of the pipeline, which does not look at it again. */
@@ -205,10 +215,7 @@ static void end(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
     if (transfer->in_place == TND_ON && transfer->stats.pool_bytes_read)
         tnd_reasons_add(&transfer->reasons, "%llu bytes went through the pool: their place does not suit their offset",
                         (unsigned long long)transfer->stats.pool_bytes_read);
-    if (transfer->attached)
-        check_files(transfer);
-    for (uint32_t i = 0; i < transfer->file_count && transfer->attached; i++)
-        tnd_io_detach(pipeline->io, &transfer->files[i]);
+    detach(pipeline, transfer);
     atomic_store(&transfer->touch_stop, true);
     if (transfer->fresh)
         tnd_hide_from_children(transfer->fresh, transfer->fresh_bytes, false);
@@ -394,9 +401,14 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     const struct tnd_window *window = &transfer->plan->windows[index];
     const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
     const struct tnd_piece *last = &pieces[window->piece_count - 1];
-    enum tnd_landing landing = choose_landing(pipeline, transfer, index);
-    struct tnd_chunk *chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);
+    struct tnd_io_file *file = &transfer->files[window->file];
+    enum tnd_landing landing;
+    struct tnd_chunk *chunk;
 
+    if (!file->engine && !attach(pipeline, transfer, file))
+        return true; /* an error to go on from */
+    landing = choose_landing(pipeline, transfer, index);
+    chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);
     if (!chunk)
         return false;
     account(pipeline, transfer);
@@ -410,7 +422,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     chunk->window = index;
     chunk->landing = landing;
     chunk->read = (struct tnd_io_read){
-        .file = &transfer->files[window->file],
+        .file = file,
         .offset = window->offset,
         .bytes = window->bytes,
         .bytes_wanted = last->window_offset + last->bytes,
@@ -477,8 +489,7 @@ static bool adopt_added(struct tnd_pipeline *pipeline)
     while (transfer) {
         struct tnd_transfer *next = transfer->next;
 
-        if (!stopped(transfer))
-            attach(pipeline, transfer);
+        transfer->accounted_ns = pipeline->options.now_ns();
         transfer->next = pipeline->active;
         pipeline->active = transfer;
         pipeline->active_count++;

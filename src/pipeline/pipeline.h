@@ -3,9 +3,9 @@
 #define TND_PIPELINE_PIPELINE_H
 
 /* The only heartbeat: tick() moves every chunk that can move, the ones nearest to their end first, and does not wait
- * for any (only a load's start and end look at its files, which takes what a few system calls take); wait() sends the
- * reads that it queued and takes in those that are done. One driver thread calls both in turn; workers see one chunk;
- * everybody else only adds and cancels. */
+ * for any (only the first read of a file and the end of a load look at files, which takes a few system calls); wait()
+ * sends the reads that it queued and takes in those that are done. One driver thread calls both in turn; workers see
+ * one chunk; everybody else only adds and cancels. */
 
 #include <pthread.h>
 

@@ -40,7 +40,7 @@ struct tnd_transfer {
     atomic_bool canceled;
 
     /* The driver's. */
-    bool attached;
+    bool attached; /* at least one file */
     uint32_t window_next;
     uint32_t reading, ready, working; /* chunks */
     struct tnd_err first_error;
