@@ -55,6 +55,53 @@ TND_API const char *tnd_strerror(int result);
  * Memory:   the library's, until the next failure on this thread. */
 TND_API const char *tnd_last_error(void);
 
+/* What this machine, this process and a model's files allow, found by trying. Texts end in a NUL; a reason is one
+ * sentence, "" where nothing is refused. */
+struct tnd_probe {
+    size_t size; /* sizeof(struct tnd_probe), set before the call, which then writes no more than that */
+
+    /* Machine and process. */
+    char kernel[64];              /* its release */
+    char huge_pages[16];          /* for anonymous memory: "always", "madvise", "never"; "" when the kernel has none */
+    uint64_t huge_page_bytes;     /* 0: none */
+    uint64_t memory_system_bytes; /* MemAvailable; UINT64_MAX when nothing says, as in the next two */
+    uint64_t memory_cgroup_bytes; /* what the cgroup's limits leave; UINT64_MAX: no limit */
+    uint64_t memlock_bytes;       /* RLIMIT_MEMLOCK; UINT64_MAX: no limit */
+    uint32_t page_bytes;
+    uint32_t cores;               /* that this process may run on */
+    bool cpu_f16c, cpu_avx2, cpu_avx512f;
+
+    /* io_uring: each step 0 or a negative errno, not tried behind the first that fails. */
+    int32_t uring_disabled;       /* sysctl kernel.io_uring_disabled; -1: the kernel has no such */
+    int32_t uring_setup;          /* making a ring */
+    int32_t uring_enter;          /* a request there and back */
+    int32_t uring_buffers;        /* registering buffers as a loader does, which saves some CPU time */
+    uint64_t uring_buffer_bytes;  /* how many it took, of as many as a pool starts with */
+    uint64_t uring_buffer_bytes_tried;
+    char uring_reason[256];
+    char uring_buffers_reason[256];
+
+    /* The model's files, all 0 and "" without a path. Of several the largest stands for all, but in the cache. */
+    char file[256];               /* the end of its path */
+    char file_system[32];         /* by its name in /proc/self/mountinfo */
+    uint64_t file_bytes;
+    uint32_t file_count;
+    uint32_t cached_percent;      /* of all files, in the page cache */
+    bool direct_open;             /* O_DIRECT is taken at open … */
+    bool direct;                  /* … and at the first read, with … */
+    uint32_t direct_alignment_bytes; /* … this alignment; 0: none found */
+    char direct_reason[384];
+    char load_engine[16];         /* what a load with default options would do: "uring", "threads" */
+    bool load_direct;
+    char load_reason[384];        /* why not ring and direct I/O */
+};
+
+/* Fills *ret_probe. path: as for tnd_model_open(), or NULL for machine and process only. Takes some milliseconds and,
+ * for that time, 16 MiB and a ring. What is refused is an answer, not a failure.
+ * Returns:  0, -EINVAL size not set, -ENOMEM, else as tnd_model_open().
+ * Threads:  any. */
+TND_API int tnd_probe(const char *path, struct tnd_probe *ret_probe);
+
 /* ---- Hooks ------------------------------------------------------------------------------------------------- */
 
 /* The caller's memory for everything small that stays: catalogues, tables, handles. Reads go to large anonymous
@@ -157,8 +204,10 @@ struct tnd_model_options {
     void *log_cookie;
 };
 
-/* Opens a .gguf or .safetensors file and reads its header; no tensor data. The files stay open until the model is
- * closed, so that a load reads what was looked at.
+/* Opens a model and reads its headers; no tensor data. path: a .gguf file, or any part of a split one
+ * (-00001-of-00003.gguf: all are opened); a .safetensors file; a .safetensors.index.json with its shards beside it; a
+ * folder that holds one model. Links are followed. The files stay open until the model is closed, so that a load reads
+ * what was looked at.
  * Returns:  0, -ENOENT, -EACCES, -EBADMSG malformed, -ENOTSUP big-endian or version 1, -EFBIG, -EIO, -ENOMEM. */
 TND_API int tnd_model_open(const char *path, const struct tnd_model_options *options, struct tnd_model **ret_model);
 
@@ -203,7 +252,10 @@ enum tnd_engine {
     TND_ENGINE_AUTO,    /* the ring, threads where it is refused or slower */
     TND_ENGINE_URING,   /* -ENODEV where the kernel refuses it */
     TND_ENGINE_THREADS, /* preadv on a few threads */
-    TND_ENGINE_NIL, /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
+    TND_ENGINE_MMAP, /* tensors are the mapped file itself, no copy: right for cached files. Ready when all of its pages
+                        were there; a file that is cut after that is a SIGBUS at the next touch of what is gone.
+                        Read-only. A tensor whose offset does not suit its element is copied. -ENODEV before 5.14 */
+    TND_ENGINE_NIL,  /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
 };
 
 struct tnd_loader_options {
@@ -338,7 +390,7 @@ struct tnd_load_stats {
     uint32_t depth_max;      /* reads in flight at the most */
     uint32_t retries;        /* short reads continued, EAGAIN repeated */
     bool direct;             /* most bytes came past the page cache */
-    const char *engine;      /* of most bytes: "uring", "threads", "nil"; "none" when nothing was read */
+    const char *engine;      /* of most bytes: "uring", "threads", "mmap", "nil"; "none" when nothing was read */
     enum tnd_limit limit;    /* what took longest */
 };
 TND_API void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats); /* any thread; whole once ended */

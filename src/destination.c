@@ -8,9 +8,69 @@
 #include "model/model.h"
 #include "options.h"
 
-/* Asks for the caller's own memory; taken[i] tells which tensors have it. */
-static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *options, bool *taken,
-                          struct tnd_err *err)
+/* ---- Files ------------------------------------------------------------------------------------------------- */
+
+static int make_files(struct tnd_load *load, struct tnd_err *err)
+{
+    struct tnd_transfer *transfer = &load->transfer;
+    uint32_t count = load->model->file_count;
+
+    transfer->files = tnd_arena_alloc(&load->plan.arena, count, sizeof(*transfer->files));
+    if (!transfer->files)
+        return tnd_fail(err, -ENOMEM, "no memory for %u files", count);
+    transfer->file_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        transfer->files[i] = (struct tnd_io_file){
+            .source = &load->model->files[i],
+            .path = load->model->files[i].file.path,
+            .bytes = load->model->files[i].file.bytes,
+            .reasons = &transfer->reasons,
+            .fd_direct = -1,
+        };
+    for (uint32_t i = 0; i < count && load->loader->options.engine == TND_ENGINE_MMAP; i++) {
+        int r = tnd_file_map(&transfer->files[i], err);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- Tensors ----------------------------------------------------------------------------------------------- */
+
+bool *tnd_load_mapped_tensors(struct tnd_plan *plan, enum tnd_engine engine)
+{
+    bool *mapped = tnd_arena_alloc(&plan->arena, plan->model->tensor_count, sizeof(*mapped));
+
+    for (uint32_t i = 0; i < plan->tensor_count && mapped && engine == TND_ENGINE_MMAP; i++) {
+        const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
+
+        mapped[plan->tensors[i]] = tensor->offset % tnd_dtype_info(tensor->dtype)->element_alignment == 0;
+    }
+    return mapped;
+}
+
+/* The tensors that stay in the mapping; the others are told of, since they cost a copy. */
+static void place_mapped(struct tnd_load *load, const bool *mapped)
+{
+    uint32_t copied = 0;
+
+    for (uint32_t i = 0; i < load->plan.tensor_count; i++) {
+        uint32_t index = load->plan.tensors[i];
+        const struct tnd_tensor *tensor = &load->model->tensors[index];
+
+        if (mapped[index] && !load->tensors[index])
+            load->tensors[index] = load->transfer.files[tensor->file].map + tensor->offset;
+        copied += !mapped[index];
+    }
+    if (copied && load->loader->options.engine == TND_ENGINE_MMAP)
+        tnd_reasons_add(&load->transfer.reasons,
+                        "%u of %u tensors are copied: their offset in the file does not suit their element", copied,
+                        load->plan.tensor_count);
+}
+
+/* Asks for the caller's own memory. */
+static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
     for (uint32_t i = 0; i < load->plan.tensor_count && options->place; i++) {
         uint32_t index = load->plan.tensors[i];
@@ -21,7 +81,6 @@ static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *
             return tnd_fail(err, -EINVAL, "place() gave %p for tensor %s, which is not aligned to %u bytes",
                             (void *)place, tensor->name, tnd_dtype_info(tensor->dtype)->element_alignment);
         load->tensors[index] = place;
-        taken[index] = place != NULL;
     }
     return 0;
 }
@@ -69,29 +128,32 @@ static int enter_budget(struct tnd_load *load, struct tnd_err *err)
 static int take_places(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
     struct tnd_plan *plan = &load->plan;
-    bool *taken = tnd_zalloc(&load->allocator, load->model->tensor_count, sizeof(*taken));
+    bool *taken = tnd_load_mapped_tensors(plan, load->loader->options.engine);
     int r;
 
     load->tensors = tnd_arena_alloc(&plan->arena, load->model->tensor_count, sizeof(*load->tensors));
     if (!taken || !load->tensors)
-        r = tnd_fail(err, -ENOMEM, "no memory to place %u tensors", plan->tensor_count);
-    else
-        r = ask_for_places(load, options, taken, err);
-    if (r >= 0)
-        r = tnd_layout_init(&load->layout, plan, taken, options->in_place, err);
-    if (r >= 0) {
-        plan->sizes.destination_bytes = load->layout.bytes;
-        r = enter_budget(load, err);
-    }
+        return tnd_fail(err, -ENOMEM, "no memory to place %u tensors", plan->tensor_count);
+    r = ask_for_places(load, options, err);
+    if (r < 0)
+        return r;
+    place_mapped(load, taken);
+    for (uint32_t i = 0; i < load->model->tensor_count; i++)
+        taken[i] = load->tensors[i] != NULL;
+    r = tnd_layout_init(&load->layout, plan, taken, options->in_place, err);
+    if (r < 0)
+        return r;
+    plan->sizes.destination_bytes = load->layout.bytes;
+    r = enter_budget(load, err);
     if (r >= 0)
         r = tnd_device_host.block_alloc(&load->block, load->layout.bytes, err);
-    if (r >= 0)
-        tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
-    for (uint32_t i = 0; i < plan->tensor_count && r >= 0; i++)
+    if (r < 0)
+        return r;
+    tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
+    for (uint32_t i = 0; i < plan->tensor_count; i++)
         if (!taken[plan->tensors[i]])
             load->tensors[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];
-    tnd_free(&load->allocator, taken);
-    return r;
+    return 0;
 }
 
 /* Where the window's first byte would lie if all of it were read in place; NULL when its bytes do not lie together,
@@ -138,7 +200,9 @@ static int make_spans(struct tnd_load *load, struct tnd_err *err)
 
 int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
-    int r = take_places(load, options, err);
+    int r = make_files(load, err);
 
+    if (r >= 0)
+        r = take_places(load, options, err);
     return r < 0 ? r : make_spans(load, err);
 }

@@ -14,25 +14,6 @@
 
 /* ---- Start ------------------------------------------------------------------------------------------------- */
 
-static int make_files(struct tnd_load *load, struct tnd_err *err)
-{
-    struct tnd_transfer *transfer = &load->transfer;
-
-    transfer->file_count = load->model->file_count;
-    transfer->files = tnd_arena_alloc(&load->plan.arena, transfer->file_count, sizeof(*transfer->files));
-    if (!transfer->files)
-        return tnd_fail(err, -ENOMEM, "no memory for %u files", transfer->file_count);
-    for (uint32_t i = 0; i < transfer->file_count; i++)
-        transfer->files[i] = (struct tnd_io_file){
-            .source = &load->model->files[i],
-            .path = load->model->files[i].file.path,
-            .bytes = load->model->files[i].file.bytes,
-            .reasons = &transfer->reasons,
-            .fd_direct = -1,
-        };
-    return 0;
-}
-
 static int prepare(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
     struct tnd_plan_options planned = tnd_plan_options_of(&load->loader->options, options);
@@ -43,8 +24,6 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
         return r;
     load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, load->plan.sizes.read_bytes);
     r = tnd_load_take_destination(load, options, err);
-    if (r >= 0)
-        r = make_files(load, err);
     if (r < 0)
         return r;
     transfer->plan = &load->plan;
@@ -75,6 +54,8 @@ static void load_free(struct tnd_load *load)
     struct tnd_allocator allocator = load->allocator;
 
     tnd_device_host.block_free(&load->block);
+    for (uint32_t i = 0; i < load->transfer.file_count; i++)
+        tnd_file_unmap(&load->transfer.files[i]);
     tnd_plan_finish(&load->plan);
     tnd_free(&allocator, load);
     tnd_loader_destroy(&loader);
@@ -276,7 +257,7 @@ void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress)
 
 static const char *engine_of_most(const struct tnd_transfer_stats *stats)
 {
-    static const char *const names[] = {"auto", "uring", "threads", "nil"};
+    static const char *const names[] = {"auto", "uring", "threads", "mmap", "nil"};
     enum tnd_engine most = TND_ENGINE_URING;
 
     for (int i = TND_ENGINE_URING; i <= TND_ENGINE_NIL; i++)
@@ -362,6 +343,7 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
     struct tnd_load_options load_options;
     struct tnd_plan_options planned;
     struct tnd_layout layout;
+    bool *mapped;
     int r = tnd_loader_options_init(&loader_options, loader_given, err);
 
     if (r >= 0)
@@ -372,7 +354,9 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
     r = tnd_plan_init(plan, model, &planned, err);
     if (r < 0)
         return r;
-    r = tnd_layout_init(&layout, plan, NULL, load_options.in_place, err);
+    mapped = tnd_load_mapped_tensors(plan, loader_options.engine);
+    r = mapped ? tnd_layout_init(&layout, plan, mapped, load_options.in_place, err)
+               : tnd_fail(err, -ENOMEM, "no memory to lay out %u tensors", plan->tensor_count);
     if (r < 0) {
         tnd_plan_finish(plan);
         return r;

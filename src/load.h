@@ -29,4 +29,8 @@ struct tnd_load {
  * and each piece and window theirs. -EINVAL, -ENOMEM. */
 int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err);
 
+/* destination.c: which tensors of a plan an engine leaves where they are mapped, [model tensor_count] in the plan's
+ * arena; NULL without memory. */
+bool *tnd_load_mapped_tensors(struct tnd_plan *plan, enum tnd_engine engine);
+
 #endif

@@ -144,11 +144,11 @@ static void close_file(struct tnd_model_file *file)
 
 /* ---- Which files ------------------------------------------------------------------------------------------- */
 
-static int add_files(struct tnd_model *model, uint32_t count, struct tnd_err *err)
+static int add_files(struct tnd_model *model, const char *path, uint32_t count, struct tnd_err *err)
 {
     model->files = tnd_arena_alloc(&model->arena, count, sizeof(*model->files));
     if (!model->files)
-        return tnd_fail(err, -ENOMEM, "not enough memory to list %u files", count);
+        return tnd_fail(err, -ENOMEM, "%s: not enough memory to list %u files", path, count);
     for (uint32_t i = 0; i < count; i++)
         model->files[i].fd = -1;
     model->file_count = count;
@@ -177,7 +177,7 @@ static int list_shards(struct tnd_model *model, const char *path, struct tnd_ind
     int r = read_index(model, path, index, err);
 
     if (r == 0)
-        r = add_files(model, index->file_count, err);
+        r = add_files(model, path, index->file_count, err);
     for (uint32_t i = 0; i < model->file_count && r == 0; i++) {
         char *shard = tnd_arena_alloc(&model->arena, folder_bytes + strlen(index->files[i]) + 1, 1);
 
@@ -196,7 +196,7 @@ static int list_parts(struct tnd_model *model, const char *path, uint32_t count,
 
     if (count > TND_FILES_MAX)
         return tnd_fail(err, -EFBIG, "%s: a model of %u files, expected at most %u", path, count, TND_FILES_MAX);
-    r = add_files(model, count, err);
+    r = add_files(model, path, count, err);
     for (uint32_t i = 0; i < count && r == 0; i++) {
         model->files[i].file.path = count > 1 ? tnd_split_path(&model->arena, path, i + 1)
                                               : tnd_arena_string(&model->arena, path, strlen(path));

@@ -60,6 +60,8 @@ int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd
         options->thread_count = (uint32_t)tnd_min(THREADS_DEFAULT_MAX, cores > 0 ? (uint64_t)cores : 1);
     if (options->engine > TND_ENGINE_NIL || options->direct > TND_OFF)
         return tnd_fail(err, -EINVAL, "engine or direct is no value of its type");
+    if (options->engine == TND_ENGINE_MMAP && options->direct == TND_ON)
+        return tnd_fail(err, -EINVAL, "the mmap engine has no direct I/O");
     if (!tnd_is_power_of_two(options->chunk_bytes))
         return tnd_fail(err, -EINVAL, "chunk_bytes is %u, not a power of two", options->chunk_bytes);
     r = check_range("chunk_bytes", options->chunk_bytes, CHUNK_BYTES_MIN, TND_READ_BYTES_MAX, err);
@@ -100,6 +102,8 @@ uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, uint64_t
 {
     uint64_t start = (uint64_t)(options->depth + TND_SPARE_BUFFERS) * options->chunk_bytes;
 
+    if (options->engine == TND_ENGINE_MMAP)
+        return 0;
     return tnd_min(tnd_min(start, tnd_round_down(options->pool_bytes_max, options->chunk_bytes)),
                    tnd_round_up(read_bytes, options->chunk_bytes));
 }

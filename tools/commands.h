@@ -9,5 +9,7 @@ int command_info(const struct options *options);
 int command_plan(const struct options *options);
 int command_load(const struct options *options);
 int command_digest(const struct options *options);
+int command_verify(const struct options *options);
+int command_doctor(const struct options *options);
 
 #endif

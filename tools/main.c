@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "hub.h"
 #include "interrupt.h"
 #include "options.h"
 #include "text.h"
@@ -17,6 +18,8 @@ static int (*const runs[COMMAND_COUNT])(const struct options *options) = {
     [COMMAND_PLAN] = command_plan,
     [COMMAND_LOAD] = command_load,
     [COMMAND_DIGEST] = command_digest,
+    [COMMAND_VERIFY] = command_verify,
+    [COMMAND_DOCTOR] = command_doctor,
 };
 
 /* A descriptor that was closed at the start must not become the model's, or an eventfd's, and then get our output.
@@ -46,6 +49,7 @@ static int finish_output(int code)
 
 static int run(int argument_count, char **arguments)
 {
+    static char hub_path[4096];
     struct options options;
     enum command command;
     int code;
@@ -70,7 +74,8 @@ static int run(int argument_count, char **arguments)
         options_usage(command);
         return EXIT_DONE;
     }
-    return runs[command](&options);
+    code = hub_resolve(&options.model, hub_path, sizeof(hub_path));
+    return code == EXIT_DONE ? runs[command](&options) : code;
 }
 
 int main(int argument_count, char **arguments)

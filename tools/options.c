@@ -10,11 +10,13 @@
 
 #include "text.h"
 
-#define ALL (1U << COMMAND_INFO | 1U << COMMAND_PLAN | 1U << COMMAND_LOAD | 1U << COMMAND_DIGEST)
-#define MOVES (1U << COMMAND_PLAN | 1U << COMMAND_LOAD | 1U << COMMAND_DIGEST)
+#define ALL ((1U << COMMAND_COUNT) - 1)
+#define MOVES (1U << COMMAND_PLAN | 1U << COMMAND_LOAD | 1U << COMMAND_DIGEST | 1U << COMMAND_VERIFY)
+#define PARTS (MOVES & ~VERIFY) /* what may leave tensors out */
 #define PLAN (1U << COMMAND_PLAN)
 #define LOAD (1U << COMMAND_LOAD)
 #define DIGEST (1U << COMMAND_DIGEST)
+#define VERIFY (1U << COMMAND_VERIFY)
 
 enum kind { FLAG, CHOICE, BYTES, COUNT, TEXT, LAYERS, DEVICE, RATE };
 
@@ -32,14 +34,14 @@ struct spec {
 
 static const struct spec specs[] = {
     {"--json", NULL, "one JSON object on stdout", ALL, FLAG, AT(json), 0, 0},
-    {"--engine", "auto|uring|threads|nil", "how reads happen; nil reads nothing, to measure all but the disk", MOVES,
-     CHOICE, AT(engine), 0, 0},
+    {"--engine", "auto|uring|threads|mmap|nil", "how reads happen; nil reads nothing, to measure all but the disk",
+     MOVES, CHOICE, AT(engine), 0, 0},
     {"--direct", "auto|on|off", "past the page cache", MOVES, CHOICE, AT(direct), 0, 0},
     {"--in-place", "auto|on|off", "reads land where the tensors will lie, or go through the pool", MOVES, CHOICE,
      AT(in_place), 0, 0},
     {"--device", "auto|host|cuda:N", "where the tensors go", MOVES, DEVICE, AT(cuda), 0, 0},
-    {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", MOVES, TEXT, AT(only), 0, 0},
-    {"--layers", "A-B", "only these layers, both ends included; A alone for one", MOVES, LAYERS, AT(layer_first), 0,
+    {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", PARTS, TEXT, AT(only), 0, 0},
+    {"--layers", "A-B", "only these layers, both ends included; A alone for one", PARTS, LAYERS, AT(layer_first), 0,
      INT32_MAX - 1},
     {"--order", "use|file", "what is used first arrives first, or as the bytes lie", MOVES, CHOICE, AT(order), 0, 0},
     {"--pool", "BYTES", "most memory for the buffers that reads land in", MOVES, BYTES, AT(pool_bytes), 1, INT64_MAX},
@@ -51,6 +53,9 @@ static const struct spec specs[] = {
     {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, RATE, AT(disk_bytes_per_s), 0, 0},
     {"--repeat", "N", "load N times with the same loader", LOAD, COUNT, AT(repeat), 1, 1000000},
     {"--values", "N", "the first N values of each tensor too", DIGEST, COUNT, AT(values), 0, 1000000},
+    {"--manifest-out", "FILE", "write the digests to FILE too, for verify", DIGEST, TEXT, AT(manifest_out), 0, 0},
+    {"--manifest", "FILE", "load, and compare with the digests in FILE, which digest --manifest-out wrote", VERIFY,
+     TEXT, AT(manifest), 0, 0},
     {"-v", NULL, "say more", ALL, FLAG, AT(verbose), 0, 0},
     {"--help", NULL, "this text", ALL, FLAG, AT(help), 0, 0},
 };
@@ -62,6 +67,8 @@ static const struct {
     [COMMAND_PLAN] = {"plan", "what a load would read and take, before it takes anything"},
     [COMMAND_LOAD] = {"load", "load a model into memory and say how fast it came and why"},
     [COMMAND_DIGEST] = {"digest", "load, then the SHA-256 of each tensor's bytes"},
+    [COMMAND_VERIFY] = {"verify", "check a model's structure, and its bytes against digests that are known"},
+    [COMMAND_DOCTOR] = {"doctor", "what this machine allows and refuses, and what to do about it"},
 };
 
 enum command options_command(const char *name)
@@ -79,14 +86,15 @@ static void usage_options(uint32_t mask)
         const struct spec *spec = &specs[i];
 
         if ((spec->commands & mask) == mask)
-            printf("  %-10s %-23s %s\n", spec->name, spec->argument ? spec->argument : "", spec->help);
+            printf("  %-14s %-23s %s\n", spec->name, spec->argument ? spec->argument : "", spec->help);
     }
 }
 
 void options_usage(enum command command)
 {
     if (command < COMMAND_COUNT) {
-        printf("usage: tundish %s [options] MODEL\n%s\n\n", commands[command].name, commands[command].help);
+        printf("usage: tundish %s [options] %s\n%s\n\n", commands[command].name,
+               command == COMMAND_DOCTOR ? "[MODEL]" : "MODEL", commands[command].help);
         usage_options(1U << command);
     } else {
         printf("usage: tundish COMMAND [options] MODEL\nMoves model weights from storage to where they are computed "
@@ -96,7 +104,7 @@ void options_usage(enum command command)
         printf("\n  tundish COMMAND --help lists a command's options, tundish --version the version.\n");
     }
     printf("\nMODEL is a .gguf or a .safetensors file. BYTES may end in K, M, G or T (1024, 1024², …).\n"
-           "exit: 0 done, 1 failed, 2 usage, 3 malformed file, 5 unsupported,\n"
+           "exit: 0 done, 1 failed, 2 usage, 3 malformed file, 4 digests differ, 5 unsupported,\n"
            "      6 memory, device or engine not to be had, 7 not found, no permission or no regular file,\n"
            "      130 interrupted\n");
 }
@@ -235,13 +243,16 @@ static const struct spec *spec_find(const char *argument, size_t bytes)
 /* What no single option can see. */
 static int check(const struct options *options, enum command command)
 {
-    if (!options->model)
+    if (!options->model && command != COMMAND_DOCTOR)
         return fail(EXIT_USAGE, "%s: which model? 'tundish %s --help' lists what it takes", commands[command].name,
                     commands[command].name);
     if ((options->chunk_bytes & (options->chunk_bytes - 1)) != 0)
         return fail(EXIT_USAGE, "--chunk takes a power of two, not %llu", (unsigned long long)options->chunk_bytes);
-    if (command == COMMAND_DIGEST && options->engine == TND_ENGINE_NIL)
-        return fail(EXIT_USAGE, "digest: --engine nil reads nothing, so there is nothing to take a digest of");
+    if ((command == COMMAND_DIGEST || command == COMMAND_VERIFY) && options->engine == TND_ENGINE_NIL)
+        return fail(EXIT_USAGE, "%s: --engine nil reads nothing, so there is nothing to take a digest of",
+                    commands[command].name);
+    if (options->manifest_out && (options->only || options->layer_count > 0))
+        return fail(EXIT_USAGE, "--manifest-out is of a whole model: leave --only and --layers away");
     if (options->cuda >= 0)
         return fail(EXIT_RESOURCE, "--device cuda:%d: this build has no CUDA device", options->cuda);
     return 0;

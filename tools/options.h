@@ -10,7 +10,8 @@
 
 #include "tundish.h"
 
-enum command { COMMAND_INFO, COMMAND_PLAN, COMMAND_LOAD, COMMAND_DIGEST, COMMAND_COUNT };
+enum command { COMMAND_INFO, COMMAND_PLAN, COMMAND_LOAD, COMMAND_DIGEST, COMMAND_VERIFY, COMMAND_DOCTOR,
+               COMMAND_COUNT };
 
 struct options {
     const char *model;
@@ -18,6 +19,7 @@ struct options {
     int engine, direct, in_place, order; /* enum tnd_engine, tnd_switch, tnd_switch, tnd_order */
     int cuda;                            /* ordinal, -1 = no */
     const char *only;
+    const char *manifest, *manifest_out;
     uint32_t layer_first, layer_count;
     uint64_t pool_bytes, chunk_bytes, memory_bytes;
     uint64_t depth, threads, repeat, values;

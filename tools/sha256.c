@@ -3,11 +3,15 @@
 
 #include <assert.h>
 #include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "text.h"
 
 #define STEP_BYTES ((size_t)8 << 20)
+#define READ_BYTES ((size_t)1 << 20) /* of a file, a piece that the caches hold */
 
 /* A pointer to data into one to a function, which C has no cast for. */
 static bool find(void *library, const char *name, void *ret_function)
@@ -24,7 +28,7 @@ int sha256_open(struct sha256 *sha256)
 
     *sha256 = (struct sha256){.library = library};
     if (!library)
-        return fail(EXIT_RESOURCE, "digest needs libcrypto.so.3 of OpenSSL, package libssl3: %s", dlerror());
+        return fail(EXIT_RESOURCE, "a SHA-256 needs libcrypto.so.3 of OpenSSL, package libssl3: %s", dlerror());
     if (!find(library, "EVP_MD_CTX_new", &sha256->context_create) ||
         !find(library, "EVP_MD_CTX_free", &sha256->context_destroy) ||
         !find(library, "EVP_sha256", &sha256->algorithm) || !find(library, "EVP_DigestInit_ex", &sha256->start) ||
@@ -54,4 +58,62 @@ bool sha256_digest(const struct sha256 *sha256, const void *data, size_t bytes, 
     if (context)
         sha256->context_destroy(context);
     return good;
+}
+
+int sha256_digest_fd(const struct sha256 *sha256, int fd, bool (*stop)(void), unsigned char digest[SHA256_BYTES],
+                     uint64_t *ret_bytes)
+{
+    void *context = sha256->context_create();
+    char *buffer = malloc(READ_BYTES);
+    unsigned digest_bytes;
+    int r = buffer ? 0 : -ENOMEM;
+
+    *ret_bytes = 0;
+    if (r == 0 && (!context || sha256->start(context, sha256->algorithm(), NULL) != 1))
+        r = -EIO;
+    while (r == 0) {
+        ssize_t got = read(fd, buffer, READ_BYTES);
+
+        if (got == 0)
+            break;
+        if (stop())
+            r = -ECANCELED;
+        else if (got < 0)
+            r = errno == EINTR ? 0 : -errno;
+        else if (sha256->update(context, buffer, (size_t)got) != 1)
+            r = -EIO;
+        *ret_bytes += got > 0 ? (uint64_t)got : 0;
+    }
+    if (r == 0 && sha256->finish(context, digest, &digest_bytes) != 1)
+        r = -EIO;
+    if (context)
+        sha256->context_destroy(context);
+    free(buffer);
+    return r;
+}
+
+struct sha256_text sha256_text(const unsigned char digest[SHA256_BYTES])
+{
+    static const char hex[] = "0123456789abcdef";
+    struct sha256_text text;
+
+    for (size_t i = 0; i < SHA256_BYTES; i++) {
+        text.s[2 * i] = hex[digest[i] >> 4];
+        text.s[2 * i + 1] = hex[digest[i] & 15];
+    }
+    text.s[2 * SHA256_BYTES] = '\0';
+    return text;
+}
+
+bool sha256_parse(const char *text, unsigned char digest[SHA256_BYTES])
+{
+    for (size_t i = 0; i < SHA256_BYTES; i++) {
+        int high = text_hex_digit(text[2 * i]);
+        int low = high < 0 ? -1 : text_hex_digit(text[2 * i + 1]); /* the text may end at the first one that is none */
+
+        if (low < 0)
+            return false;
+        digest[i] = (unsigned char)(high << 4 | low);
+    }
+    return true;
 }

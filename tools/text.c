@@ -58,6 +58,15 @@ void text_shape(FILE *out, const uint64_t *shape, uint32_t dims)
     fputc(']', out);
 }
 
+int text_hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 size_t text_utf8(const unsigned char *data, size_t bytes)
 {
     unsigned char low = 0x80, high = 0xBF; /* what the second byte may be */

@@ -14,6 +14,7 @@ enum exit_code {
     EXIT_FAILED = 1,
     EXIT_USAGE = 2,
     EXIT_MALFORMED = 3,
+    EXIT_MISMATCH = 4,
     EXIT_UNSUPPORTED = 5,
     EXIT_RESOURCE = 6,
     EXIT_NOT_FOUND = 7,
@@ -35,6 +36,9 @@ void text_shape(FILE *out, const uint64_t *shape, uint32_t dims);
 /* Writes at most max bytes of a name or value, and "…" where that cuts it; control characters, which could drive a
  * terminal, and bytes that are no UTF-8 become \xNN. Returns the columns taken, one a character. */
 size_t text_print(FILE *out, const char *data, size_t bytes, size_t max);
+
+/* 0 … 15, or -1 for a character that is no hexadecimal digit. */
+int text_hex_digit(char c);
 
 /* The bytes of one well-formed UTF-8 character at the front of data, 0 when there is none. */
 size_t text_utf8(const unsigned char *data, size_t bytes);

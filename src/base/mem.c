@@ -16,6 +16,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14; Debian 12's libc headers have it, older ones do not */
 #endif
 
+#define CGROUP_UNLIMITED ((uint64_t)1 << 62) /* v1 writes "none" as nearly 2^63 */
 #define ARENA_BLOCK_BYTES ((size_t)64 << 10)
 
 struct tnd_arena_block {
@@ -185,7 +186,7 @@ static uint64_t cgroup_left(const char *root, char *path, const char *limit_file
         used = number_in(name, "");
         snprintf(name, sizeof(name), "%s%s/memory.stat", root, path);
         cache = number_in(name, cache_key);
-        if (limit != UINT64_MAX && used != UINT64_MAX) {
+        if (limit < CGROUP_UNLIMITED && used != UINT64_MAX) {
             if (cache != UINT64_MAX)
                 used -= tnd_min(used, cache);
             left = tnd_min(left, limit - tnd_min(limit, used));
@@ -220,19 +221,27 @@ static bool cgroup_path(const char *marker, char *path, size_t path_bytes)
     return found;
 }
 
-uint64_t tnd_memory_available(void)
+uint64_t tnd_memory_of_system(void)
 {
     uint64_t available = number_in("/proc/meminfo", "MemAvailable:");
+
+    return available == UINT64_MAX ? available : available * 1024;
+}
+
+uint64_t tnd_memory_of_cgroup(void)
+{
+    uint64_t left = UINT64_MAX;
     char path[768];
 
-    if (available != UINT64_MAX)
-        available *= 1024;
     if (cgroup_path("0::", path, sizeof(path)))
-        available = tnd_min(available, cgroup_left("/sys/fs/cgroup", path, "memory.max", "memory.current",
-                                                   "\ninactive_file "));
+        left = tnd_min(left, cgroup_left("/sys/fs/cgroup", path, "memory.max", "memory.current", "\ninactive_file "));
     if (cgroup_path(":memory:", path, sizeof(path)))
-        available = tnd_min(available,
-                            cgroup_left("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes",
-                                        "memory.usage_in_bytes", "total_inactive_file "));
-    return available;
+        left = tnd_min(left, cgroup_left("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes",
+                                         "memory.usage_in_bytes", "total_inactive_file "));
+    return left;
+}
+
+uint64_t tnd_memory_available(void)
+{
+    return tnd_min(tnd_memory_of_system(), tnd_memory_of_cgroup());
 }

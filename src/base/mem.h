@@ -52,6 +52,10 @@ void tnd_hide_from_children(void *address, size_t bytes, bool hide);
 /* Brings the pages of a range without changing their bytes. */
 void tnd_populate(void *address, size_t bytes);
 
+/* The two that tnd_memory_available() is the least of; UINT64_MAX when nothing says. */
+uint64_t tnd_memory_of_system(void); /* MemAvailable */
+uint64_t tnd_memory_of_cgroup(void); /* what the limits of this process's cgroup and its parents leave */
+
 /* What a new allocation may take: the least of MemAvailable and what this process's cgroup (v2 or v1) leaves. */
 uint64_t tnd_memory_available(void);
 

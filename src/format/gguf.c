@@ -11,9 +11,9 @@
  * The two versions differ in nothing that is stored; 3 says that big-endian files exist. Version 1 counted in u32.
  * Data may lie in any order, with holes, and with anything behind it; the last tensor's padding may be missing.
  *
- * A split model is several such files, named …-00001-of-00003.gguf and so on. Each says in its metadata which part it is
- * (split.no, U16, from 0), of how many (split.count, U16), and how many tensors all have together (split.tensors.count,
- * I32); the first part's metadata are the model's. */
+ * A split model is several such files, named …-00001-of-00003.gguf and so on. Each says in its metadata which part it
+ * is (split.no, U16, from 0), of how many (split.count, U16), and how many tensors all have together
+ * (split.tensors.count, I32); the first part's metadata are the model's. */
 
 #include <errno.h>
 #include <string.h>
@@ -235,8 +235,9 @@ static int split_value(const struct tnd_gguf *gguf, const char *key, enum tnd_va
     if (!meta && gguf->header->part_count <= 1)
         return 0;
     if (!meta)
-        return tnd_fail_at(err, -EBADMSG, gguf->header->path, gguf->at, "no %s up to here, expected it in part %u of %u",
-                           key, gguf->header->part, gguf->header->part_count);
+        return tnd_fail_at(err, -EBADMSG, gguf->header->path, gguf->at,
+                           "no %s up to here, expected it in part %u of %u", key, gguf->header->part,
+                           gguf->header->part_count);
     if (meta->value.type != type)
         return tnd_fail_at(err, -EBADMSG, gguf->header->path, gguf->split_at, "%s of value type %d, expected %d", key,
                            (int)meta->value.type, (int)type);

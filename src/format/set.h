@@ -39,7 +39,8 @@ struct tnd_index {
 /* Reads all of an index; names and arrays go to the arena. -EBADMSG, -EFBIG, -ENOMEM. */
 int tnd_index_parse(struct tnd_index *index, struct tnd_header *header, struct tnd_arena *arena, struct tnd_err *err);
 
-/* Whether the model, with the index's files as its own in that order, has each tensor where the index says. -EBADMSG. */
+/* Whether the model, with the index's files as its own in that order, has each tensor where the index says. -EBADMSG.
+ */
 int tnd_index_check(const struct tnd_index *index, const struct tnd_model *model, struct tnd_err *err);
 
 #endif

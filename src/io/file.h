@@ -30,6 +30,7 @@ struct tnd_io_file {
     const char *path;
     uint64_t bytes;
     struct tnd_reasons *reasons;
+    uint8_t *map; /* [bytes] for the mmap engine: tnd_file_map() */
 
     /* io's own, to be read. */
     int fd;         /* the model's: buffered */
@@ -52,6 +53,10 @@ uint32_t tnd_file_cached_percent(int fd, uint64_t bytes);
  * Sets fd_direct and alignment, or says why not: -ENOMEM, or what the file system answered. */
 int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struct tnd_err *err);
 void tnd_file_close_direct(struct tnd_io_file *file);
+
+/* Maps all of the file for reading. -ENODEV when its file system cannot, -ENOMEM. */
+int tnd_file_map(struct tnd_io_file *file, struct tnd_err *err);
+void tnd_file_unmap(struct tnd_io_file *file);
 
 /* -EBADMSG when the file is no longer what it was at open: cut, grown, written to, or another one at its path. */
 int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *err);

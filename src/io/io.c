@@ -14,7 +14,7 @@
 
 struct tnd_io {
     struct tnd_io_options options;
-    struct tnd_io_engine *uring, *threads, *other; /* other: nil, or a test's own */
+    struct tnd_io_engine *uring, *threads, *other; /* other: mmap, nil, or a test's own */
     bool uring_refused;
     char uring_refusal[sizeof(((struct tnd_err *)0)->text)];
     uint32_t uring_in_flight;
@@ -63,7 +63,9 @@ int tnd_io_create(struct tnd_io **ret_io, const struct tnd_io_options *options, 
     if (options->only_engine)
         io->other = options->only_engine;
     else if (options->engine == TND_ENGINE_NIL)
-        r = tnd_io_nil_create(&io->other, options, err);
+        r = tnd_io_nil_create(&io->other, &io->options, err);
+    else if (options->engine == TND_ENGINE_MMAP)
+        r = tnd_io_mmap_create(&io->other, &io->options, err);
     else if (options->engine == TND_ENGINE_URING)
         r = uring_need(io, err); /* who demands it hears of a refusal now */
     if (r < 0) {
@@ -234,7 +236,9 @@ enum tnd_engine tnd_io_engine_of(const struct tnd_io *io, const struct tnd_io_re
 {
     if (read->engine == io->uring)
         return TND_ENGINE_URING;
-    return read->engine == io->threads ? TND_ENGINE_THREADS : TND_ENGINE_NIL;
+    if (read->engine == io->threads)
+        return TND_ENGINE_THREADS;
+    return io->options.engine == TND_ENGINE_MMAP ? TND_ENGINE_MMAP : TND_ENGINE_NIL;
 }
 
 static void finish(struct tnd_io *io, struct tnd_io_read *read, int result)
@@ -268,7 +272,7 @@ static void retry_later(struct tnd_io *io, struct tnd_io_read *read)
 {
     read->retries++;
     if (++read->stalls > TND_READ_STALLS_MAX) {
-        finish(io, read, -EIO);
+        finish(io, read, read->answer > 0 ? -EBADMSG : -EIO); /* ever the same few bytes: there are no more */
         return;
     }
     read->not_before_ns = io->options.now_ns() + RETRY_NS;

@@ -116,8 +116,24 @@ uint32_t tnd_io_poll(struct tnd_io *io, int64_t timeout_ns, struct tnd_io_read *
 int tnd_io_register(struct tnd_io *io, uint32_t index, void *data, size_t bytes);
 
 /* Engines. */
+
+/* One whose reads are done by run() on a few threads: what it returns is the read's answer. */
+int tnd_io_threaded_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, const char *name,
+                           bool scatters, int64_t (*run)(struct tnd_io_read *read), struct tnd_err *err);
 int tnd_io_uring_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);
 int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);
+int tnd_io_mmap_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);
 int tnd_io_nil_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);
+
+/* What the kernel lets this process do with a ring; each 0 or -errno, and 0 behind the first that failed. */
+struct tnd_io_uring_probe {
+    int setup;     /* io_uring_setup */
+    int enter;     /* a NOP there and back */
+    int registers; /* buffers of chunk_bytes, one after the other */
+    size_t bytes_registered;
+};
+
+/* Tries a ring, and whether it takes data as buffers, as a loader's pool would be given to it. */
+void tnd_io_uring_probe(void *data, size_t bytes, size_t chunk_bytes, struct tnd_io_uring_probe *ret_probe);
 
 #endif

@@ -18,6 +18,8 @@
 
 struct threads {
     struct tnd_io_engine engine;
+    struct tnd_io_engine_ops ops;
+    int64_t (*run)(struct tnd_io_read *read);
     struct tnd_allocator allocator;
     struct tnd_waker *waker;
     pthread_mutex_t mutex;
@@ -28,8 +30,6 @@ struct threads {
     uint32_t thread_count;
     pthread_t threads[THREADS_MAX];
 };
-
-static const struct tnd_io_engine_ops threads_ops;
 
 /* Fills a vector with the spans from *at on, short holes between them included, and moves *at to the first byte that
  * is wanted. Returns its length; 0 when nothing is left. */
@@ -111,7 +111,7 @@ static void *thread_main(void *argument)
             threads->queue_tail = &threads->queue;
         pthread_mutex_unlock(&threads->mutex);
 
-        read->answer = read_one(read);
+        read->answer = threads->run(read);
 
         pthread_mutex_lock(&threads->mutex);
         read->next = NULL;
@@ -164,7 +164,8 @@ static void threads_destroy(struct tnd_io_engine *engine)
     tnd_free(&allocator, threads);
 }
 
-int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err)
+int tnd_io_threaded_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, const char *name,
+                           bool scatters, int64_t (*run)(struct tnd_io_read *read), struct tnd_err *err)
 {
     struct threads *threads = tnd_zalloc(&options->allocator, 1, sizeof(*threads));
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -172,7 +173,15 @@ int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io
 
     if (!threads)
         return tnd_fail(err, -ENOMEM, "no memory for reading threads");
-    threads->engine.ops = &threads_ops;
+    threads->ops = (struct tnd_io_engine_ops){
+        .name = name,
+        .scatters = scatters,
+        .destroy = threads_destroy,
+        .submit = threads_submit,
+        .reap = threads_reap,
+    };
+    threads->engine.ops = &threads->ops;
+    threads->run = run;
     threads->allocator = options->allocator;
     threads->waker = options->waker;
     threads->queue_tail = &threads->queue;
@@ -190,10 +199,7 @@ int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io
     return 0;
 }
 
-static const struct tnd_io_engine_ops threads_ops = {
-    .name = "threads",
-    .scatters = true,
-    .destroy = threads_destroy,
-    .submit = threads_submit,
-    .reap = threads_reap,
-};
+int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err)
+{
+    return tnd_io_threaded_create(ret_engine, options, "threads", true, read_one, err);
+}

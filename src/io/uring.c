@@ -179,7 +179,7 @@ static int round_trip(struct io_uring *ring)
 }
 
 /* Flags for what they mean, not for speed: one submitter, completions only when it asks. Older kernels know fewer. */
-static int ring_init(struct io_uring *ring, unsigned entries)
+static int ring_setup(struct io_uring *ring, unsigned entries)
 {
     static const unsigned ladder[] = {
         IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL,
@@ -193,6 +193,13 @@ static int ring_init(struct io_uring *ring, unsigned entries)
 
         r = io_uring_queue_init_params(entries, ring, &params);
     }
+    return r;
+}
+
+static int ring_init(struct io_uring *ring, unsigned entries)
+{
+    int r = ring_setup(ring, entries);
+
     if (r < 0)
         return r;
     r = round_trip(ring);
@@ -223,6 +230,30 @@ int tnd_io_uring_create(struct tnd_io_engine **ret_engine, const struct tnd_io_o
     uring->buffers_registered = io_uring_register_buffers_sparse(&uring->ring, options->buffer_count) == 0;
     *ret_engine = &uring->engine;
     return 0;
+}
+
+void tnd_io_uring_probe(void *data, size_t bytes, size_t chunk_bytes, struct tnd_io_uring_probe *ret_probe)
+{
+    unsigned count = (unsigned)(bytes / chunk_bytes);
+    struct io_uring ring;
+
+    *ret_probe = (struct tnd_io_uring_probe){.setup = ring_setup(&ring, SQ_ENTRIES_MIN)};
+    if (ret_probe->setup < 0)
+        return;
+    ret_probe->enter = round_trip(&ring);
+    if (ret_probe->enter == 0)
+        ret_probe->registers = io_uring_register_buffers_sparse(&ring, count);
+    if (ret_probe->enter == 0 && ret_probe->registers == 0) {
+        for (unsigned i = 0; i < count && ret_probe->registers == 0; i++) {
+            struct iovec buffer = {.iov_base = (char *)data + i * chunk_bytes, .iov_len = chunk_bytes};
+            int r = io_uring_register_buffers_update_tag(&ring, i, &buffer, NULL, 1);
+
+            ret_probe->registers = r < 0 ? r : 0;
+            ret_probe->bytes_registered += r == 1 ? chunk_bytes : 0;
+        }
+        io_uring_unregister_buffers(&ring);
+    }
+    io_uring_queue_exit(&ring);
 }
 
 static const struct tnd_io_engine_ops uring_ops = {

@@ -282,8 +282,23 @@ static void learn(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, 
         tnd_reasons_add(&transfer->reasons, "measured: %.2f GB/s through the pool, %.2f in place",
                         pipeline->trial.pool_rate, pipeline->trial.place_rate);
     /* One thing is tried at a time. */
-    if (chunk->landing != TND_LAND_SPANS && !tnd_trial_running(&pipeline->trial))
+    if ((chunk->landing == TND_LAND_POOL || chunk->landing == TND_LAND_PLACE) && !tnd_trial_running(&pipeline->trial))
         tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
+}
+
+/* Whether a mapped piece is its own place. */
+static bool lies_there(const struct tnd_io_read *read, const struct tnd_span *span)
+{
+    return span->destination == read->buffer + span->window_offset;
+}
+
+static bool needs_work(const struct tnd_chunk *chunk)
+{
+    bool all = true;
+
+    for (uint32_t i = 0; i < chunk->read.span_count && all && chunk->landing == TND_LAND_MAP; i++)
+        all = lies_there(&chunk->read, &chunk->read.spans[i]);
+    return chunk->landing == TND_LAND_POOL || !all;
 }
 
 static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
@@ -301,7 +316,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
     }
-    if (chunk->landing == TND_LAND_POOL) {
+    if (needs_work(chunk)) {
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READY);
         chunk->next = NULL;
         transfer->ready++;
@@ -333,7 +348,8 @@ static void chunk_work(struct tnd_job *job)
     for (uint32_t i = 0; i < chunk->read.span_count; i++) {
         const struct tnd_span *span = &chunk->read.spans[i];
 
-        tnd_copy_stream(span->destination, chunk->buffer + span->window_offset, span->bytes);
+        if (!lies_there(&chunk->read, span))
+            tnd_copy_stream(span->destination, chunk->read.buffer + span->window_offset, span->bytes);
     }
     chunk->work_ns = tnd_now_ns() - start;
 
@@ -379,6 +395,8 @@ static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const stru
 {
     const struct tnd_window *window = &transfer->plan->windows[window_index];
 
+    if (transfer->files[window->file].map)
+        return TND_LAND_MAP;
     if (tnd_io_can_scatter(&transfer->files[window->file]))
         return TND_LAND_SPANS;
     if (!transfer->homes[window_index] || transfer->in_place == TND_OFF)
@@ -391,7 +409,8 @@ static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const stru
 /* Whether the window's landing was the trial's to choose. */
 static bool is_tried(const struct tnd_transfer *transfer, uint32_t window_index, enum tnd_landing landing)
 {
-    return landing != TND_LAND_SPANS && transfer->in_place == TND_AUTO && transfer->homes[window_index];
+    return (landing == TND_LAND_POOL || landing == TND_LAND_PLACE) && transfer->in_place == TND_AUTO &&
+           transfer->homes[window_index];
 }
 
 /* Starts the read of a transfer's next window; false when there is no chunk for it. */
@@ -435,6 +454,8 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
         chunk->read.buffer_index = chunk->buffer_index;
     } else if (landing == TND_LAND_PLACE) {
         chunk->read.buffer = transfer->homes[index];
+    } else if (landing == TND_LAND_MAP) {
+        chunk->read.buffer = file->map + window->offset;
     }
     transfer->window_next++;
     transfer->reading++;

@@ -332,9 +332,9 @@ def test_digest_without_libcrypto(case):
 # ---- usage ----
 
 def test_usage(case):
-    for arguments in ([], ["frobnicate"], ["verify", case.gguf], ["load"], ["load", case.gguf, case.gguf], ["--json"],
+    for arguments in ([], ["frobnicate"], ["verify"], ["load"], ["load", case.gguf, case.gguf], ["--json"],
                       ["load", case.gguf, "--nonsense"], ["load", case.gguf, "-x"], ["load", case.gguf, "--engine"],
-                      ["load", case.gguf, "--engine", "mmap"], ["load", case.gguf, "--engine", ""],
+                      ["load", case.gguf, "--engine", "map"], ["load", case.gguf, "--engine", ""],
                       ["load", case.gguf, "--engine", "uring|nil"], ["load", case.gguf, "--direct", "yes"],
                       ["load", case.gguf, "--in-place", "2"], ["load", case.gguf, "--device", "cuda"],
                       ["load", case.gguf, "--device", "cuda:x"], ["load", case.gguf, "--order", "random"],
@@ -343,7 +343,12 @@ def test_usage(case):
                       ["load", case.gguf, "--disk-gbs", "3"], ["load", case.gguf, "--dtype", "f16"],
                       ["load", case.gguf, "--streams", "2"], ["load", case.gguf, "--convert-on", "host"],
                       ["load", case.gguf, "--resident", "1G"], ["digest", case.gguf, "--algo", "xxh3"],
-                      ["digest", case.gguf, "--engine", "nil"]):
+                      ["digest", case.gguf, "--engine", "nil"], ["verify", case.gguf, "--engine", "nil"],
+                      ["verify", case.gguf, "--only", "*"], ["verify", case.gguf, "--manifest"],
+                      ["digest", case.gguf, "--manifest-out", "x", "--only", "*"],
+                      ["digest", case.gguf, "--manifest-out", "x", "--layers", "0"],
+                      ["load", case.gguf, "--manifest-out", "x"], ["doctor", case.gguf, case.gguf],
+                      ["doctor", "--engine", "uring"]):
         answer = refused(2, *arguments)
         assert len(answer) < 400, answer
 
@@ -361,10 +366,10 @@ def test_usage_numbers(case):
 
 
 def test_usage_texts(case):
-    for command in ("info", "plan", "load", "digest"):
+    for command in ("info", "plan", "load", "digest", "verify", "doctor"):
         text = done(command, "--help").stdout.decode()
         assert f"usage: tundish {command}" in text and "--json" in text
-        equal("--engine", "--engine" in text, command != "info")
+        equal("--engine", "--engine" in text, command not in ("info", "doctor"))
         equal("--repeat", "--repeat" in text, command == "load")
         assert max(map(len, text.split("\n"))) <= 120
     for arguments in (["--help"], ["-h"]):
@@ -458,7 +463,8 @@ def test_full_output(case):
         raise Skipped("no /dev/full")
     with open("/dev/full", "wb") as full:
         for arguments in (["info", case.gguf], ["info", case.gguf, "--json"], ["plan", case.gguf], ["load", case.gguf],
-                          ["digest", case.gguf, "--json"], ["--help"], ["--version"]):
+                          ["digest", case.gguf, "--json"], ["verify", case.gguf], ["doctor"], ["--help"],
+                          ["--version"]):
             refused(1, *arguments, stdout=full, words=["cannot write", os.strerror(errno.ENOSPC)])
 
 
@@ -570,12 +576,13 @@ def test_models(case):
         done("plan", path)
 
 
-def main():
+def run_all(namespace, doc):
+    """The tests of a file, one after the other, each with files of its own. Returns the exit code."""
     if not TUNDISH:
-        print(__doc__)
+        print(doc)
         return 2
     counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
+    for name, test in [(name, test) for name, test in namespace.items() if name.startswith("test_")]:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 os.chmod(folder, 0o755)  # for a child that is nobody
@@ -595,4 +602,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_all(globals(), __doc__))

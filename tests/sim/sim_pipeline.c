@@ -6,7 +6,10 @@
  * an error, workers that run when the schedule says so, a clock of our own, several loads at once, tiny pools and
  * cancels; all of it drawn from a seed. Each tensor is compared when it is announced, not only at the end.
  *
- *   sim_pipeline [COUNT [FIRST]]     a failing seed N is run again with: sim_pipeline 1 N */
+ *   sim_pipeline [COUNT [FIRST]]     a failing seed N is run again with: sim_pipeline 1 N
+ *
+ * Without FIRST a few schedules are then run over and over with one fault each: every answer fails once, every step is
+ * the one at which everything is canceled. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,11 +27,14 @@
 
 #define LOADS_MAX 3
 #define STEPS_MAX 200000
+#define FAULT_SEEDS 40
 
 #define CHECK(condition, ...)                                                                                          \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            fprintf(stderr, "seed %llu: %s:%d: %s: ", (unsigned long long)seed_now, __FILE__, __LINE__, #condition);   \
+            fprintf(stderr, "seed %llu, answer %llu fails, canceled at step %llu: %s:%d: %s: ",                        \
+                    (unsigned long long)seed_now, (unsigned long long)fail_answer, (unsigned long long)cancel_step,    \
+                    __FILE__, __LINE__, #condition);                                                                   \
             fprintf(stderr, __VA_ARGS__);                                                                              \
             fprintf(stderr, "\n");                                                                                     \
             exit(1);                                                                                                   \
@@ -57,11 +63,18 @@ static uint64_t now_fake(void)
     return clock_ns;
 }
 
-/* What the file has at an offset. */
-static uint8_t byte_at(uint64_t offset)
+/* What every file has, from its first byte on. */
+#define TAPE_BYTES (32 << 20)
+static uint8_t tape[TAPE_BYTES];
+
+static void fill_tape(void)
 {
-    return (uint8_t)((offset * 0x9E3779B1u) >> 11 ^ offset);
+    for (uint64_t i = 0; i < TAPE_BYTES; i++)
+        tape[i] = (uint8_t)((i * 0x9E3779B1u) >> 11 ^ i);
 }
+
+/* Planted in a schedule: the n-th answer is an error, everything is canceled at the n-th step; 0: never. */
+static uint64_t fail_answer, cancel_step;
 
 /* ---- The engine -------------------------------------------------------------------------------------------- */
 
@@ -76,6 +89,7 @@ struct fake {
     uint32_t short_per_mille, again_per_mille, error_per_mille;
     uint64_t cut_at; /* where a file ends earlier than it said; UINT64_MAX: nowhere */
     uint32_t errors_given;
+    uint64_t answers;
 };
 
 static void fake_submit(struct tnd_io_engine *engine, struct tnd_io_read *read)
@@ -97,16 +111,16 @@ static void deliver(const struct tnd_io_read *read, uint32_t bytes)
     uint32_t from = read->bytes_done, to = read->bytes_done + bytes;
 
     if (read->buffer) {
-        for (uint32_t i = from; i < to; i++)
-            read->buffer[i] = byte_at(read->offset + i);
+        memcpy(read->buffer + from, tape + read->offset + from, bytes);
         return;
     }
     for (uint32_t s = 0; s < read->span_count; s++) {
         const struct tnd_span *span = &read->spans[s];
+        uint32_t start = (uint32_t)tnd_max(from, span->window_offset);
+        uint32_t end = (uint32_t)tnd_min(to, span->window_offset + span->bytes);
 
-        for (uint32_t i = 0; i < span->bytes; i++)
-            if (span->window_offset + i >= from && span->window_offset + i < to)
-                span->destination[i] = byte_at(read->offset + span->window_offset + i);
+        if (start < end)
+            memcpy(span->destination + (start - span->window_offset), tape + read->offset + start, end - start);
     }
 }
 
@@ -117,7 +131,7 @@ static int64_t answer(struct fake *fake, struct tnd_io_read *read)
     uint64_t dice = draw_below(1000);
     uint32_t bytes = read->bytes - read->bytes_done;
 
-    if (dice < fake->error_per_mille) {
+    if (++fake->answers == fail_answer || dice < fake->error_per_mille) {
         fake->errors_given++;
         return -EIO;
     }
@@ -242,8 +256,7 @@ static void compare(const struct watched *watched, uint32_t index, const uint8_t
 {
     const struct tnd_tensor *tensor = &watched->model->tensors[index];
 
-    for (uint64_t b = 0; b < tensor->bytes; b++)
-        CHECK(data[b] == byte_at(tensor->offset + b), "tensor %s byte %llu", tensor->name, (unsigned long long)b);
+    CHECK(memcmp(data, tape + tensor->offset, tensor->bytes) == 0, "tensor %s", tensor->name);
 }
 
 static void compare_ready(struct watched *watched)
@@ -258,25 +271,21 @@ static void compare_ready(struct watched *watched)
     }
 }
 
+/* Every byte of the caller's memory that no placed tensor covers. */
 static void check_canaries(const struct watched *watched)
 {
-    uint64_t at = 0;
+    bool *covered = calloc(watched->memory_bytes, sizeof(*covered));
 
-    /* Every byte of the caller's memory that no placed tensor covers. */
-    while (at < watched->memory_bytes) {
-        uint64_t skip = 0;
+    for (uint32_t i = 0; i < watched->load->plan.tensor_count; i++) {
+        uint32_t index = watched->load->plan.tensors[i];
+        uint64_t at = (uint64_t)(watched->load->tensors[index] - watched->memory);
 
-        for (uint32_t i = 0; i < watched->load->plan.tensor_count; i++) {
-            uint32_t index = watched->load->plan.tensors[i];
-            const uint8_t *tensor = watched->load->tensors[index];
-
-            if (tensor == watched->memory + at && watched->model->tensors[index].bytes)
-                skip = watched->model->tensors[index].bytes;
-        }
-        if (!skip)
-            CHECK(watched->memory[at] == CANARY, "written to at %llu", (unsigned long long)at);
-        at += skip ? skip : 1;
+        if (at < watched->memory_bytes)
+            memset(covered + at, true, watched->model->tensors[index].bytes);
     }
+    for (uint64_t at = 0; at < watched->memory_bytes; at++)
+        CHECK(covered[at] || watched->memory[at] == CANARY, "written to at %llu", (unsigned long long)at);
+    free(covered);
 }
 
 static void check_pool(const struct tnd_pipeline *pipeline)
@@ -290,7 +299,8 @@ static void check_pool(const struct tnd_pipeline *pipeline)
     CHECK(pipeline->reading == pipeline->pool.counts[TND_CHUNK_READING], "%u reads", pipeline->reading);
 }
 
-static void run_seed(uint64_t seed)
+/* Returns how many steps it took and how many answers were given. */
+static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
 {
     struct tnd_loader loader = {0};
     struct tnd_pipeline_options options = {0};
@@ -364,10 +374,15 @@ static void run_seed(uint64_t seed)
         CHECK(tnd_load_start(&loader, &models[i], &load_options, &one->load) == 0, "%s", tnd_last_error());
     }
 
-    for (uint32_t step = 0;; step++) {
+    for (uint32_t step = 1;; step++) {
         bool all = true;
 
         CHECK(step < STEPS_MAX, "no end");
+        *ret_steps = step;
+        for (uint32_t i = 0; i < load_count && step == cancel_step; i++) {
+            watched[i].canceled = true;
+            tnd_load_cancel(watched[i].load);
+        }
         clock_ns += draw_below(400000);
         switch (draw_below(4)) {
         case 0:
@@ -419,19 +434,38 @@ static void run_seed(uint64_t seed)
         free(one->seen);
         free(one->memory);
     }
+    *ret_answers = fake.answers;
     CHECK(loader.pipeline.pool.counts[TND_CHUNK_FREE] == loader.pipeline.pool.chunk_count, "a chunk is lost");
     tnd_pipeline_stop(&loader.pipeline);
     tnd_workers_destroy(&loader.workers);
     tnd_pipeline_finish(&loader.pipeline);
 }
 
+/* The same schedule with its first answer failing, its second, … until none is left; then canceled at each step. */
+static uint64_t run_each_fault(uint64_t seed)
+{
+    uint64_t steps, answers, runs = 0;
+
+    for (fail_answer = 1, answers = UINT64_MAX; fail_answer <= answers; fail_answer++, runs++)
+        run_seed(seed, &steps, &answers);
+    fail_answer = 0;
+    for (cancel_step = 1, steps = UINT64_MAX; cancel_step <= steps; cancel_step++, runs++)
+        run_seed(seed, &steps, &answers);
+    cancel_step = 0;
+    return runs;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000;
     uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    uint64_t steps, answers, runs = 0;
 
-    for (uint64_t i = 0; i < count; i++)
-        run_seed(first + i);
-    printf("%llu passed, 0 failed, 0 skipped\n", (unsigned long long)count);
+    fill_tape();
+    for (uint64_t i = 0; i < count; i++, runs++)
+        run_seed(first + i, &steps, &answers);
+    for (uint64_t i = 0; argc <= 2 && i < FAULT_SEEDS; i++)
+        runs += run_each_fault(i + 1);
+    printf("%llu passed, 0 failed, 0 skipped\n", (unsigned long long)runs);
     return 0;
 }

@@ -78,10 +78,10 @@ static struct tnd_load *start(struct tnd_loader *loader, struct tnd_load_options
 
 START_TEST(loads_on_every_engine_and_landing)
 {
-    static const enum tnd_engine engines[] = {TND_ENGINE_AUTO, TND_ENGINE_URING, TND_ENGINE_THREADS};
+    static const enum tnd_engine engines[] = {TND_ENGINE_AUTO, TND_ENGINE_URING, TND_ENGINE_THREADS, TND_ENGINE_MMAP};
 
-    for (int e = 0; e < 3; e++)
-        for (int direct = TND_AUTO; direct <= TND_OFF; direct++)
+    for (int e = 0; e < 4; e++)
+        for (int direct = engines[e] == TND_ENGINE_MMAP ? TND_OFF : TND_AUTO; direct <= TND_OFF; direct++)
             for (int in_place = TND_AUTO; in_place <= TND_OFF; in_place++)
                 for (uint32_t chunk = 64 << 10; chunk <= 4 << 20; chunk *= 8) {
                     struct tnd_loader *loader = make_loader((struct tnd_loader_options){
@@ -98,6 +98,8 @@ START_TEST(loads_on_every_engine_and_landing)
                     ck_assert_uint_eq(stats.layers, 2);
                     if (direct == TND_ON)
                         ck_assert(stats.direct);
+                    if (engines[e] == TND_ENGINE_MMAP)
+                        ck_assert_uint_eq(stats.destination_bytes + stats.pool_bytes, 0);
                     if (engines[e] == TND_ENGINE_URING)
                         ck_assert_str_eq(stats.engine, "uring");
                     tnd_load_destroy(&load);
@@ -508,6 +510,62 @@ START_TEST(notices_a_cut_file)
 }
 END_TEST
 
+START_TEST(notices_a_cut_file_that_is_mapped)
+{
+    struct tnd_loader *loader = make_loader((struct tnd_loader_options){.engine = TND_ENGINE_MMAP});
+    struct tnd_load *load;
+
+    ck_assert_int_eq(truncate(path, 6 * 1000 * 1000), 0);
+    load = start(loader, (struct tnd_load_options){0});
+    ck_assert_int_eq(tnd_load_wait(load, -1), -EBADMSG);
+    ck_assert_ptr_nonnull(strstr(tnd_last_error(), "found the end at 6000000"));
+    tnd_load_destroy(&load);
+    tnd_loader_destroy(&loader);
+}
+END_TEST
+
+START_TEST(copies_what_cannot_be_mapped)
+{
+    struct tnd_loader *loader = make_loader((struct tnd_loader_options){.engine = TND_ENGINE_MMAP});
+    struct tnd_model *crooked = NULL;
+    struct tnd_load *load = NULL;
+    struct tnd_load_stats stats;
+    char crooked_path[300];
+    const void *data = NULL;
+    /* Two F32 tensors behind a U8 one, so that they start on an odd byte. */
+    static const char json[] = "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+                               "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]},"
+                               "\"c\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9,13]}}  ";
+    uint64_t json_bytes = sizeof(json) - 1;
+    FILE *file;
+
+    snprintf(crooked_path, sizeof(crooked_path), "%s.safetensors", path);
+    file = fopen(crooked_path, "wb");
+    fwrite(&json_bytes, sizeof(json_bytes), 1, file);
+    fwrite(json, 1, json_bytes, file);
+    fwrite("0123456789abc", 1, 13, file);
+    fclose(file);
+    ck_assert_msg(tnd_model_open(crooked_path, NULL, &crooked) == 0, "%s", tnd_last_error());
+    ck_assert_uint_ne(tnd_model_tensor(crooked, 1)->offset % 4, 0);
+    ck_assert_int_eq(tnd_load_start(loader, crooked, NULL, &load), 0);
+    ck_assert_msg(tnd_load_wait(load, -1) == 0, "%s", tnd_last_error());
+    ck_assert_int_eq(tnd_load_tensor_data(load, 1, &data), 0);
+    ck_assert_uint_eq((uintptr_t)data % 64, 0);
+    ck_assert_int_eq(memcmp(data, "12345678", 8), 0);
+    ck_assert_int_eq(tnd_load_tensor_data(load, 2, &data), 0);
+    ck_assert_int_eq(memcmp(data, "9abc", 4), 0);
+    ck_assert_int_eq(tnd_load_tensor_data(load, 0, &data), 0);
+    ck_assert_int_eq(memcmp(data, "0", 1), 0);
+    tnd_load_stats(load, &stats);
+    ck_assert_str_eq(stats.engine, "mmap");
+    ck_assert_ptr_nonnull(strstr(tnd_load_reason(load, 0), "2 of 3 tensors are copied"));
+    tnd_load_destroy(&load);
+    tnd_model_close(&crooked);
+    tnd_loader_destroy(&loader);
+    unlink(crooked_path);
+}
+END_TEST
+
 START_TEST(notices_a_file_written_to)
 {
     struct tnd_loader *loader = make_loader((struct tnd_loader_options){.foreground = true});
@@ -551,6 +609,7 @@ START_TEST(checks_its_arguments)
         {.size = sizeof(wrong[0]), .depth = 100000},
         {.size = sizeof(wrong[0]), .pool_bytes_max = 1},
         {.size = sizeof(wrong[0]), .engine = (enum tnd_engine)77},
+        {.size = sizeof(wrong[0]), .engine = TND_ENGINE_MMAP, .direct = TND_ON},
     };
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
@@ -624,9 +683,10 @@ static int load_with(struct stingy *stingy, enum tnd_engine engine)
 
 START_TEST(survives_each_failing_allocation)
 {
-    static const enum tnd_engine engines[] = {TND_ENGINE_AUTO, TND_ENGINE_URING, TND_ENGINE_THREADS, TND_ENGINE_NIL};
+    static const enum tnd_engine engines[] = {TND_ENGINE_AUTO, TND_ENGINE_URING, TND_ENGINE_THREADS, TND_ENGINE_MMAP,
+                                              TND_ENGINE_NIL};
 
-    for (int e = 0; e < 4; e++) {
+    for (size_t e = 0; e < sizeof(engines) / sizeof(engines[0]); e++) {
         struct stingy stingy = {.mutex = PTHREAD_MUTEX_INITIALIZER};
         int r = -ENOMEM;
 
@@ -664,6 +724,8 @@ int main(void)
     tcase_add_test(cases, runs_on_the_callers_thread);
     tcase_add_test(cases, refuses_what_the_budget_does_not_hold);
     tcase_add_test(cases, notices_a_cut_file);
+    tcase_add_test(cases, notices_a_cut_file_that_is_mapped);
+    tcase_add_test(cases, copies_what_cannot_be_mapped);
     tcase_add_test(cases, notices_a_file_written_to);
     tcase_add_test(cases, notices_a_replaced_file);
     tcase_add_test(cases, cancels_what_has_not_begun);

@@ -221,7 +221,7 @@ START_TEST(regular_files_only)
     int listener = socket(AF_UNIX, SOCK_STREAM, 0);
 
     assert_not_opened(path_of("missing.gguf"), -ENOENT, "No such file");
-    assert_not_opened(folder, -ENOENT, "is a folder");
+    assert_not_opened(folder, -ENOENT, "holds several models");
     assert_not_opened("/dev/null", -ENOENT, "is a device");
     ck_assert_int_eq(mkfifo(path_of("fifo.gguf"), 0600), 0);
     assert_not_opened(path_of("fifo.gguf"), -ENOENT, "is a FIFO, not a regular file");

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Reads that are none: the buffer is the file's own mapping, and MADV_POPULATE_READ brings its pages. It fails where a
+ * touch would be a signal. */
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "io/io.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
+static int64_t populate(struct tnd_io_read *read)
+{
+    uint32_t bytes = read->bytes_wanted - read->bytes_done;
+    struct stat now;
+
+    if (madvise(read->buffer + read->bytes_done, tnd_round_up(bytes, 4096), MADV_POPULATE_READ) == 0)
+        return bytes;
+    if (errno != EFAULT)
+        return -errno;
+    /* What a touch would raise SIGBUS for: the file ends before, or its device fails. */
+    return fstat(read->file->fd, &now) == 0 && (uint64_t)now.st_size < read->offset + read->bytes_wanted ? 0 : -EIO;
+}
+
+int tnd_io_mmap_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err)
+{
+    if (madvise(NULL, 0, MADV_POPULATE_READ) < 0 && errno == EINVAL)
+        return tnd_fail(err, -ENODEV, "this kernel cannot bring the pages of a mapping in one call (Linux 5.14 can)");
+    return tnd_io_threaded_create(ret_engine, options, "mmap", false, populate, err);
+}
+
+int tnd_file_map(struct tnd_io_file *file, struct tnd_err *err)
+{
+    void *map = mmap(NULL, file->bytes, PROT_READ, MAP_SHARED, file->source->fd, 0);
+
+    if (map == MAP_FAILED)
+        return tnd_fail(err, errno == ENODEV ? -ENODEV : -ENOMEM, "%s: cannot be mapped, %llu bytes", file->path,
+                        (unsigned long long)file->bytes);
+    file->map = map;
+    return 0;
+}
+
+void tnd_file_unmap(struct tnd_io_file *file)
+{
+    if (file->map)
+        munmap(file->map, file->bytes);
+    file->map = NULL;
+}

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: a disk that fails, cuts short or refuses direct reads gives right bytes or one sentence with file, tensor and
+offset, never a hang or wrong bytes.
+
+Method: the built command over a file system of our own that misbehaves on purpose, on every engine.
+Usage: test_faulty_disk.py TUNDISH FAULTFS MODEL"""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TUNDISH, FAULTFS = (str(Path(p).resolve()) for p in sys.argv[1:3])
+SOURCE = Path(sys.argv[3]).resolve()
+ENGINES = ("auto", "uring", "threads", "mmap")
+counts = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def report(what, problem=None, skipped=None):
+    counts["failed" if problem else "skipped" if skipped else "passed"] += 1
+    if problem or skipped:
+        print(f"{what}: {'failed' if problem else 'skipped'}: {problem or skipped}")
+
+
+def run(*arguments):
+    return subprocess.run([TUNDISH, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+class Mounted:
+    """The model behind a fault."""
+
+    def __init__(self, folder, fault):
+        self.folder, self.fault = folder, fault
+
+    def __enter__(self):
+        self.server = subprocess.Popen([FAULTFS, str(SOURCE), self.fault, self.folder], stderr=subprocess.PIPE)
+        for _ in range(200):
+            if os.path.ismount(self.folder):
+                return os.path.join(self.folder, SOURCE.name)
+            if self.server.poll() is not None:
+                break
+            time.sleep(0.02)
+        self.server.kill()
+        return None
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", self.folder], capture_output=True)
+        try:
+            self.server.wait(10)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+            self.server.wait()
+
+
+def digests(done):
+    return {t["name"]: t["sha256"] for t in json.loads(done.stdout)["tensors"]}
+
+
+def check_same(folder, fault, expected):
+    for engine in ENGINES:
+        with Mounted(folder, fault) as model:
+            done = run("digest", model, "--json", "--engine", engine)
+            if done.returncode == 6 and engine == "mmap":  # a file system may refuse to be mapped
+                report(f"{fault}, {engine}", skipped=done.stderr.strip())
+            elif done.returncode or digests(done) != expected:
+                report(f"{fault}, {engine}", f"exit {done.returncode}: {done.stderr.strip() or 'other digests'}")
+            else:
+                report(f"{fault}, {engine}")
+
+
+def check_refused(folder, fault, exit_code, tensor, offsets):
+    """offsets: where the sentence may put it: some reads are under way at once, and the first to fail is told."""
+    for engine in ENGINES:
+        with Mounted(folder, fault) as model:
+            done = run("load", model, "--engine", engine)
+            lines = [line for line in done.stderr.splitlines() if line.startswith("tundish: ")]
+            what = f"{fault}, {engine}"
+            if engine == "mmap" and exit_code == 3 and done.returncode == 1:
+                report(what)  # a mapping only knows that the page is not to be had
+            elif done.returncode != exit_code or len(lines) != 1:
+                report(what, f"exit {done.returncode}, not {exit_code}: {done.stderr.strip()}")
+            elif SOURCE.name not in lines[0] or tensor not in lines[0]:
+                report(what, f"file or tensor {tensor} is missing: {lines[0]}")
+            elif not any(int(n) in offsets for n in re.findall(r"\d+", lines[0])):
+                report(what, f"no offset in {offsets}: {lines[0]}")
+            else:
+                report(what)
+
+
+def main():
+    info = json.loads(run("info", SOURCE, "--json").stdout)
+    expected = digests(run("digest", SOURCE, "--json"))
+    middle = max(info["tensors"], key=lambda t: (t["layer"], t["bytes"]))
+    at = middle["offset"] + middle["bytes"] // 2
+    with tempfile.TemporaryDirectory() as folder:
+        with Mounted(folder, "none") as model:
+            possible = model is not None and run("info", model).returncode == 0
+        if not possible:
+            report("a faulty disk", skipped="FUSE cannot be mounted here")
+        else:
+            for fault in ("none", "short", "no-direct", "no-direct-read"):
+                check_same(folder, fault, expected)
+            check_refused(folder, f"eio={at}", 1, middle["name"], range(at - (8 << 20), at + 1))
+            check_refused(folder, f"end={at}", 3, middle["name"], range(at - 4096, at + (8 << 20)))
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
