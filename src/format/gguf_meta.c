@@ -11,6 +11,7 @@
 
 #define STRING_BYTES_MIN 8 /* its length */
 #define ARRAY_BYTES_MIN 12 /* element type and count */
+#define ALIGNMENT_KEY "general.alignment"
 
 static int check_type(const struct tnd_gguf *gguf, const char *what, uint32_t type, struct tnd_err *err)
 {
@@ -151,7 +152,9 @@ static int parse_meta(struct tnd_gguf *gguf, struct tnd_err *err)
         return tnd_fail_in(err, r, gguf->header->path, first, "key", meta.key, meta.key_bytes);
     if (!strncmp(meta.key, "split.", 6))
         gguf->split_at = value_at;
-    return strcmp(meta.key, "general.alignment") ? 0 : take_alignment(gguf, value_at, &meta.value, err);
+    if (meta.key_bytes != strlen(ALIGNMENT_KEY) || memcmp(meta.key, ALIGNMENT_KEY, meta.key_bytes) != 0)
+        return 0; /* keys may hold a NUL */
+    return take_alignment(gguf, value_at, &meta.value, err);
 }
 
 int tnd_gguf_metas(struct tnd_gguf *gguf, uint64_t count, struct tnd_err *err)
