@@ -337,6 +337,21 @@ int tnd_json_skip(struct tnd_json *json, const struct tnd_json_token *first, str
     return r;
 }
 
+int tnd_json_add_key(const struct tnd_json *json, struct tnd_json_keys *keys, const struct tnd_json_token *key,
+                     struct tnd_err *err)
+{
+    for (uint32_t i = 0; i < keys->count; i++)
+        if (keys->keys[i].bytes == key->bytes && !memcmp(keys->keys[i].text, key->text, key->bytes))
+            return tnd_fail_at(err, -EBADMSG, json->path, key->at, "key '%.*s' is there twice, expected once",
+                               tnd_shown(key->text, key->bytes), key->text);
+    if (keys->count == TND_JSON_KEYS_MAX)
+        return tnd_fail_at(err, -EFBIG, json->path, key->at, "one more key in this object, expected at most %u",
+                           TND_JSON_KEYS_MAX);
+    keys->keys[keys->count].text = key->text;
+    keys->keys[keys->count++].bytes = key->bytes;
+    return 0;
+}
+
 int tnd_json_fail(const struct tnd_json *json, const struct tnd_json_token *token, const char *what,
                   struct tnd_err *err)
 {

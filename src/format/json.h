@@ -4,7 +4,7 @@
 
 /* A pull parser for JSON that nobody vouches for: RFC 8259 to the letter, one token a call, no tree. Strings are
  * slices of the text; only those with escapes are copied, into the arena. Whether a key comes twice is the caller's
- * to find out, who knows which keys there are. */
+ * to find out, who knows how many there may be. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,6 +44,20 @@ struct tnd_json {
 
 void tnd_json_init(struct tnd_json *json, const void *bytes, uint64_t count, uint64_t base, const char *path,
                    struct tnd_arena *arena);
+
+/* The keys of one object so far, for finding one that comes twice. Set count to 0. */
+#define TND_JSON_KEYS_MAX 64
+struct tnd_json_keys {
+    uint32_t count;
+    struct {
+        const char *text;
+        size_t bytes;
+    } keys[TND_JSON_KEYS_MAX];
+};
+
+/* Adds a key. Returns 0, -EBADMSG when it is there already, -EFBIG over TND_JSON_KEYS_MAX. */
+int tnd_json_add_key(const struct tnd_json *json, struct tnd_json_keys *keys, const struct tnd_json_token *key,
+                     struct tnd_err *err);
 
 /* The next token. Returns 0, -EBADMSG with the offset, -EFBIG over TND_JSON_DEPTH_MAX, -ENOMEM. */
 int tnd_json_next(struct tnd_json *json, struct tnd_json_token *ret_token, struct tnd_err *err);

@@ -115,9 +115,11 @@ static int parse_fields(struct parser *parser, struct tnd_tensor *tensor, struct
     static const char *const missing[ALL_FIELDS] = {"dtype", "shape", "dtype", "data_offsets",
                                                     "dtype", "shape", "dtype"};
     struct tnd_json_token token;
+    struct tnd_json_keys keys;
     unsigned seen = 0;
     int r = tnd_json_expect(&parser->json, TND_JSON_OBJECT, &token, err);
 
+    keys.count = 0;
     while (r == 0) {
         enum field field;
 
@@ -125,11 +127,10 @@ static int parse_fields(struct parser *parser, struct tnd_tensor *tensor, struct
         if (r < 0 || token.type == TND_JSON_OBJECT_END)
             break;
         field = field_of(&token);
-        if (seen & field)
-            return tnd_fail_at(err, -EBADMSG, parser->header->path, token.at,
-                               "key '%.*s' is there twice, expected once", (int)token.bytes, token.text);
         seen |= field;
-        r = parse_field(parser, field, tensor, err);
+        r = tnd_json_add_key(&parser->json, &keys, &token, err);
+        if (r == 0)
+            r = parse_field(parser, field, tensor, err);
     }
     if (r == 0 && seen != ALL_FIELDS)
         return tnd_fail_at(err, -EBADMSG, parser->header->path, token.at,

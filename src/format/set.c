@@ -146,9 +146,10 @@ int tnd_index_parse(struct tnd_index *index, struct tnd_header *header, struct t
 {
     struct parser parser = {.index = index, .arena = arena};
     struct tnd_json_token token;
-    bool seen = false;
+    struct tnd_json_keys keys;
     int r = tnd_header_need(header, 0, header->file_bytes, "the index", err);
 
+    keys.count = 0;
     *index = (struct tnd_index){.path = header->path};
     index->files = tnd_arena_alloc(arena, TND_FILES_MAX, sizeof(*index->files));
     if (r == 0 && !index->files)
@@ -161,14 +162,13 @@ int tnd_index_parse(struct tnd_index *index, struct tnd_header *header, struct t
         r = tnd_json_next(&parser.json, &token, err);
         if (r < 0 || token.type == TND_JSON_OBJECT_END)
             break;
-        if (tnd_json_is(&token, "weight_map")) {
-            if (seen)
-                return tnd_fail_at(err, -EBADMSG, index->path, token.at, "weight_map is there twice, expected once");
-            seen = true;
+        r = tnd_json_add_key(&parser.json, &keys, &token, err);
+        if (r == 0 && tnd_json_is(&token, "weight_map")) {
             r = parse_weight_map(&parser, err);
             continue;
         }
-        r = tnd_json_next(&parser.json, &token, err);
+        if (r == 0)
+            r = tnd_json_next(&parser.json, &token, err);
         if (r == 0)
             r = tnd_json_skip(&parser.json, &token, err);
     }

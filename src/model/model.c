@@ -201,6 +201,9 @@ int tnd_tensor_measure(struct tnd_tensor *tensor, bool rows_whole, struct tnd_er
     uint64_t elements = 1, row;
 
     for (uint32_t i = 0; i < tensor->dims; i++)
+        if (!tensor->shape[i])
+            elements = 0; /* whatever the others are */
+    for (uint32_t i = 0; i < tensor->dims; i++)
         if (tnd_mul_overflows(elements, tensor->shape[i], &elements))
             return tnd_fail(err, -EBADMSG, "the shape has 2^64 elements or more");
     row = rows_whole ? (tensor->dims ? tensor->shape[tensor->dims - 1] : 1) : elements;

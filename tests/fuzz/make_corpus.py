@@ -22,6 +22,15 @@ def group(name):
     return re.sub(r"-[0-9a-f]+(-[0-9]+)?$", "", os.path.splitext(name)[0])
 
 
+INDEXES = [
+    b'{"metadata":{"total_size":1},"weight_map":{"a":"x.safetensors","b":"y.safetensors","c":"x.safetensors"}}',
+    b'{"weight_map":{"a":"../x","a":"y"}}', b'{"weight_map":{"a":".."}}', b'{"weight_map":{"a":""}}',
+    b'{"weight_map":{"\\u0061":"\\u002e\\u002e"},"weight_map":{}}', b'{"weight_map":{"a":7}}', b'{"weight_map":[]}',
+    b'[]',
+    b'{"a":{"b":[1,2,{"c":null}]},"weight_map":{"\xc3\xa4":"\xf0\x9f\x98\x80"}}', b'{"weight_map":{"a":"b',
+]
+
+
 def choose(ending):
     seen, chosen = {}, []
     cases = [case for case in make_bad.cases() if case.name.endswith(ending) and not case.make]
@@ -48,6 +57,8 @@ def main():
         save(os.path.join(sys.argv[1], "safetensors"), case.name, case.data)
         save(os.path.join(sys.argv[1], "json"), name + ".json",
              case.data[8:8 + int.from_bytes(case.data[:8], "little")])
+    for number, text in enumerate(INDEXES):
+        save(os.path.join(sys.argv[1], "index"), f"index-{number}.json", text)
 
 
 if __name__ == "__main__":
