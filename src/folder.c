@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,28 +30,25 @@ static enum kind kind_of(const char *name)
     return tnd_name_ends(name, ".safetensors") ? SAFETENSORS : KIND_COUNT;
 }
 
+/* Keeps at most two paths of each kind, however many entries there are. */
 static int note(struct found *found, struct tnd_arena *arena, const char *folder, const char *name)
 {
     enum kind kind = kind_of(name);
-    size_t bytes = strlen(folder) + strlen(name) + 2;
+    char path[PATH_MAX];
     uint32_t part, part_count;
-    const char *path;
-    char *joined;
+    const char **place;
 
-    if (kind == KIND_COUNT)
+    if (kind == KIND_COUNT || name[0] == '.') /* some systems leave ._model.gguf beside model.gguf */
         return 0;
-    joined = tnd_arena_alloc(arena, bytes, 1);
-    if (!joined)
-        return -ENOMEM;
-    snprintf(joined, bytes, "%s%s%s", folder, tnd_name_ends(folder, "/") ? "" : "/", name);
-    path = tnd_split_name(joined, &part, &part_count) ? tnd_split_path(arena, joined, 1) : joined;
-    if (!path)
-        return -ENOMEM;
-    if (!found->first[kind])
-        found->first[kind] = path;
-    else if (strcmp(found->first[kind], path))
-        found->second[kind] = path;
-    return 0;
+    if (snprintf(path, sizeof(path), "%s%s%s", folder, tnd_name_ends(folder, "/") ? "" : "/", name) >= PATH_MAX)
+        return -ENOENT;
+    if (tnd_split_name(path, &part, &part_count))
+        tnd_split_rename(path, 1);
+    if (found->first[kind] && (found->second[kind] || !strcmp(found->first[kind], path)))
+        return 0;
+    place = found->first[kind] ? &found->second[kind] : &found->first[kind];
+    *place = tnd_arena_string(arena, path, strlen(path));
+    return *place ? 0 : -ENOMEM;
 }
 
 static int choose(const struct found *found, const char *folder, const char **ret_path, struct tnd_err *err)
@@ -77,7 +75,8 @@ int tnd_folder_find(struct tnd_arena *arena, const char *folder, const char **re
     if (!entries)
         return tnd_fail(err, tnd_errno_public(-errno), "%s: cannot open: %s", folder, strerror(errno));
     while (r == 0 && (errno = 0, entry = readdir(entries)))
-        r = note(&found, arena, folder, entry->d_name);
+        if (entry->d_type != DT_DIR)
+            r = note(&found, arena, folder, entry->d_name);
     if (r == 0 && errno)
         r = tnd_errno_public(-errno);
     closedir(entries);

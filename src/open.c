@@ -97,7 +97,7 @@ static int start_header(struct file_header *source, struct tnd_err *err)
 
     if (!file->file.bytes)
         return tnd_fail_at(err, -EBADMSG, file->file.path, 0, "the file is empty, expected a model");
-    r = tnd_mapping_init(&file->header, tnd_min(file->file.bytes, TND_HEADER_BYTES_MAX));
+    r = tnd_mapping_init(&file->header, tnd_min(file->file.bytes, TND_HEADER_BYTES_MAX), false);
     if (r < 0)
         return tnd_fail(err, r, "%s: not enough memory for its header", file->file.path);
     source->header.data = file->header.data;
@@ -112,7 +112,9 @@ static struct file_header header_of(struct tnd_model_file *file)
     };
 }
 
-static int open_file(struct tnd_model *model, uint32_t file_index, uint32_t part_count, struct tnd_err *err)
+/* only: the format that it must be of, or NULL. */
+static int open_file(struct tnd_model *model, uint32_t file_index, uint32_t part_count,
+                     const struct tnd_format *only, struct tnd_err *err)
 {
     struct tnd_model_file *file = &model->files[file_index];
     const struct tnd_format *format;
@@ -131,7 +133,13 @@ static int open_file(struct tnd_model *model, uint32_t file_index, uint32_t part
     if (!format)
         return tnd_fail_at(err, -EBADMSG, file->file.path, 0,
                            "expected \"GGUF\" or the length of a safetensors header, found neither");
-    return format->parse(&source.header, model, file_index, err);
+    if (only && format != only)
+        return tnd_fail_at(err, -EBADMSG, file->file.path, 0, "a shard of an index of %s, found %s", only->name,
+                           format->name);
+    r = format->parse(&source.header, model, file_index, err);
+    if (file_index) /* only the first file's metadata are kept, and names are copies */
+        tnd_mapping_finish(&file->header);
+    return r;
 }
 
 static void close_file(struct tnd_model_file *file)
@@ -226,7 +234,7 @@ static int open_all(struct tnd_model *model, const char *path, struct tnd_err *e
         r = list_parts(model, path, part_count ? part_count : 1, err);
     }
     for (uint32_t i = 0; r == 0 && i < model->file_count; i++)
-        r = open_file(model, i, part_count, err);
+        r = open_file(model, i, part_count, index.path ? &tnd_format_safetensors : NULL, err);
     return r == 0 && index.path ? tnd_index_check(&index, model, err) : r;
 }
 

@@ -180,7 +180,7 @@ static void see_gpu(struct examination *ex)
 /* The ring only hides threads on these; a load does not try. */
 static bool ring_of_use(const struct tnd_probe *probe)
 {
-    return strcmp(probe->file_system, "overlay") != 0 && strcmp(probe->file_system, "btrfs") != 0 &&
+    return strncmp(probe->file_system, "overlay", 7) != 0 && strcmp(probe->file_system, "btrfs") != 0 &&
            strcmp(probe->file_system, "tmpfs") != 0 && strcmp(probe->file_system, "ramfs") != 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hub.h"
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,19 +68,21 @@ static bool cache_folder(char *folder, size_t bytes)
 static bool read_revision(const char *repo, char *ret_revision)
 {
     char path[PATH_BYTES + 16], line[WORD_BYTES_MAX + 2] = "";
-    bool found = false;
-    FILE *file;
+    const char *rest;
+    ssize_t bytes;
+    int fd;
 
     snprintf(path, sizeof(path), "%s/refs/main", repo);
-    file = fopen(path, "re");
-    if (!file)
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* whatever lies there: nothing to wait for */
+    if (fd < 0)
         return false;
-    if (fgets(line, sizeof(line), file)) {
-        line[strcspn(line, "\r\n")] = 0;
-        found = take_word(line, ret_revision) != NULL;
-    }
-    fclose(file);
-    return found;
+    bytes = read(fd, line, sizeof(line) - 1);
+    close(fd);
+    if (bytes <= 0)
+        return false;
+    line[strcspn(line, "\r\n")] = 0;
+    rest = take_word(line, ret_revision);
+    return rest && !*rest;
 }
 
 int hub_resolve(const char **model, char *path, size_t path_bytes)

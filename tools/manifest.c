@@ -36,6 +36,18 @@ static void target_of(const char *path, char target[PATH_MAX])
         snprintf(target, PATH_MAX, "%s", path);
 }
 
+/* Whether what is there may be replaced: nothing, or a manifest. A model named by mistake is neither. */
+static bool may_replace(const char *target)
+{
+    char start[sizeof(MAGIC) - 1];
+    int fd = open(target, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t bytes = fd < 0 ? 0 : read(fd, start, sizeof(start));
+
+    if (fd >= 0)
+        close(fd);
+    return bytes == 0 || (bytes == (ssize_t)sizeof(start) && !memcmp(start, MAGIC, sizeof(start)));
+}
+
 int manifest_check_place(const char *path)
 {
     char target[PATH_MAX];
@@ -46,6 +58,8 @@ int manifest_check_place(const char *path)
     target_of(path, target);
     if (stat(target, &status) == 0 && !S_ISREG(status.st_mode))
         return fail(EXIT_NOT_FOUND, "cannot write the manifest %s: it is there and no regular file", path);
+    if (!may_replace(target))
+        return fail(EXIT_USAGE, "cannot write the manifest %s: it is there and no manifest, so it stays", path);
     if (access(dirname(target), W_OK) < 0)
         return fail_place(path, errno);
     return 0;
@@ -159,7 +173,7 @@ static int malformed(const struct reader *reader, const char *what)
     return fail(EXIT_MALFORMED, "%s: line %" PRIu32 ": %s", reader->path, reader->line, what);
 }
 
-/* Takes a line, whose line feed becomes a NUL. NULL when none is left, or none that ends. */
+/* Takes a line, whose line feed becomes a NUL. NULL when none is left, none that ends, or one with a NUL inside. */
 static char *line_take(struct reader *reader)
 {
     char *line = reader->at;
@@ -170,7 +184,7 @@ static char *line_take(struct reader *reader)
         return NULL;
     *feed = '\0';
     reader->at = feed + 1;
-    return line;
+    return memchr(line, '\0', (size_t)(feed - line)) ? NULL : line;
 }
 
 static char *digits_take(char *at, uint64_t *ret_value)
@@ -252,11 +266,11 @@ static int parse_entry(struct reader *reader, struct manifest_entry *entry)
 {
     char *before = reader->at, *line = line_take(reader), *at;
 
+    if (!line && reader->at > before)
+        return malformed(reader, "a NUL, expected text");
     if (!line)
         return malformed(reader, before < reader->end ? "no line feed at its end: the file is cut"
                                                       : "the file ends here, expected another tensor");
-    if (memchr(line, '\0', (size_t)(reader->at - 1 - line)))
-        return malformed(reader, "a NUL, expected text");
     if (!sha256_parse(line, entry->sha256))
         return malformed(reader, "expected the 64 hexadecimal digits of a SHA-256");
     at = word_take(line + 2 * SHA256_BYTES, "  ");

@@ -102,7 +102,7 @@ char *tnd_arena_string(struct tnd_arena *arena, const void *bytes, size_t count)
     return copy;
 }
 
-int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes)
+int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes, bool huge)
 {
     size_t whole = tnd_round_up(bytes ? bytes : 1, TND_HUGE_PAGE_BYTES);
     uint8_t *raw, *data;
@@ -118,7 +118,7 @@ int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes)
         munmap(raw, (size_t)(data - raw));
     if (data < raw + TND_HUGE_PAGE_BYTES)
         munmap(data + whole, (size_t)(raw + TND_HUGE_PAGE_BYTES - data));
-    madvise(data, whole, MADV_HUGEPAGE); /* a refusal costs speed, not correctness */
+    madvise(data, whole, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE); /* a refusal costs speed, not correctness */
     *mapping = (struct tnd_mapping){.data = data, .bytes = bytes};
     return 0;
 }

@@ -35,14 +35,15 @@ void *tnd_arena_alloc(struct tnd_arena *arena, size_t count, size_t bytes);
 /* A copy with a NUL behind it. */
 char *tnd_arena_string(struct tnd_arena *arena, const void *bytes, size_t count);
 
-/* Anonymous memory, aligned to 2 MiB, on huge pages where the kernel gives them. Untouched: the first write brings the
+/* Anonymous memory, aligned to 2 MiB. Untouched: the first write brings the
  * pages. */
 struct tnd_mapping {
     uint8_t *data;
     size_t bytes; /* as asked for; whole huge pages are mapped */
 };
 
-int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes);
+/* huge: for what is filled from end to end; else only the pages that are touched are taken. */
+int tnd_mapping_init(struct tnd_mapping *mapping, size_t bytes, bool huge);
 void tnd_mapping_finish(struct tnd_mapping *mapping);
 
 /* Keeps memory that reads land in from children (before Linux 6.5 one that shares pages with a direct read in flight

@@ -5,7 +5,7 @@
 
 static int host_block_alloc(struct tnd_device_block *block, uint64_t bytes, struct tnd_err *err)
 {
-    int r = tnd_mapping_init(&block->mapping, bytes);
+    int r = tnd_mapping_init(&block->mapping, bytes, true);
 
     if (r < 0)
         return tnd_fail(err, r, "no address space for %llu bytes of tensors", (unsigned long long)bytes);

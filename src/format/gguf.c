@@ -256,7 +256,7 @@ static int check_split(const struct tnd_gguf *gguf, int64_t *ret_tensors, struct
         r = split_value(gguf, "split.count", TND_VALUE_U16, &count, err);
     if (r == 0)
         r = split_value(gguf, "split.tensors.count", TND_VALUE_I32, ret_tensors, err);
-    if (r < 0 || count <= 1)
+    if (r < 0 || (count <= 1 && header->part_count <= 1))
         return r;
     if (!header->part_count)
         return tnd_fail_at(err, -EBADMSG, header->path, gguf->split_at,

@@ -37,15 +37,20 @@ bool tnd_split_name(const char *path, uint32_t *ret_part, uint32_t *ret_part_cou
            *ret_part >= 1 && *ret_part <= *ret_part_count;
 }
 
+void tnd_split_rename(char *path, uint32_t part)
+{
+    char number[16];
+
+    snprintf(number, sizeof(number), "%05u", part);
+    memcpy(path + strlen(path) - SPLIT_ENDING_BYTES + 1, number, 5);
+}
+
 const char *tnd_split_path(struct tnd_arena *arena, const char *path, uint32_t part)
 {
     char *other = tnd_arena_string(arena, path, strlen(path));
-    char number[16];
 
-    if (!other)
-        return NULL;
-    snprintf(number, sizeof(number), "%05u", part);
-    memcpy(other + strlen(path) - SPLIT_ENDING_BYTES + 1, number, 5);
+    if (other)
+        tnd_split_rename(other, part);
     return other;
 }
 
@@ -55,7 +60,8 @@ struct parser {
     struct tnd_index *index;
     struct tnd_json json;
     struct tnd_arena *arena;
-    uint32_t file_last; /* neighbours are mostly in the same file */
+    uint32_t file_last;
+    size_t file_bytes[TND_FILES_MAX]; /* of their names */
 };
 
 /* One path component: what it names cannot lie outside of the index's folder. */
@@ -71,20 +77,20 @@ static int file_of(struct parser *parser, const struct tnd_json_token *name, uin
 
     if (!is_component(name))
         return tnd_json_fail(&parser->json, name, "the name of a file in the index's own folder", err);
-    if (index->file_count && tnd_json_is(name, index->files[parser->file_last])) {
-        *ret_file = parser->file_last;
-        return 0;
-    }
-    for (uint32_t i = 0; i < index->file_count; i++)
-        if (tnd_json_is(name, index->files[i])) {
-            *ret_file = parser->file_last = i;
+    for (uint32_t i = 0; i < index->file_count; i++) {
+        uint32_t file = (parser->file_last + i) % index->file_count; /* neighbours are mostly in the same file */
+
+        if (parser->file_bytes[file] == name->bytes && !memcmp(index->files[file], name->text, name->bytes)) {
+            *ret_file = parser->file_last = file;
             return 0;
         }
+    }
     if (index->file_count == TND_FILES_MAX)
         return tnd_fail_at(err, -EFBIG, index->path, name->at, "one more file, expected at most %u", TND_FILES_MAX);
     index->files[index->file_count] = tnd_json_string(&parser->json, name);
     if (!index->files[index->file_count])
         return tnd_fail_at(err, -ENOMEM, index->path, name->at, "not enough memory for the name of a file");
+    parser->file_bytes[index->file_count] = name->bytes;
     *ret_file = parser->file_last = index->file_count++;
     return 0;
 }
@@ -189,7 +195,7 @@ int tnd_index_check(const struct tnd_index *index, const struct tnd_model *model
         return tnd_fail(err, -ENOMEM, "%s: not enough memory to check it", index->path);
     for (uint32_t i = 0; i < index->entry_count && r == 0; i++) {
         const struct tnd_index_entry *entry = &index->entries[i];
-        int64_t tensor = tnd_model_tensor_find(model, entry->tensor);
+        int64_t tensor = tnd_model_find_name(model, entry->tensor, entry->tensor_bytes);
 
         if (tensor < 0 || model->tensors[tensor].file != entry->file)
             r = tnd_fail_at(err, -EBADMSG, index->path, entry->at, "tensor '%.*s' is expected in %s, found %s%s",

@@ -16,6 +16,8 @@
 
 /* A path that ends in -NNNNN-of-MMMMM.gguf, five digits each, 1 ≤ N ≤ M. */
 bool tnd_split_name(const char *path, uint32_t *ret_part, uint32_t *ret_part_count);
+/* Makes such a path that of another part. */
+void tnd_split_rename(char *path, uint32_t part);
 /* The path of another part, in the arena; NULL without memory. */
 const char *tnd_split_path(struct tnd_arena *arena, const char *path, uint32_t part);
 

@@ -58,6 +58,12 @@ struct tnd_io_read {
     bool was_direct;
 };
 
+/* Whether a span of a mapped read is its own place. */
+static inline bool tnd_span_lies_there(const struct tnd_io_read *read, const struct tnd_span *span)
+{
+    return span->destination == read->buffer + span->window_offset;
+}
+
 struct tnd_io_engine_ops {
     const char *name;
     bool scatters; /* buffered reads may go to spans */

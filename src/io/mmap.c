@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "io/io.h"
@@ -14,13 +15,40 @@
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
 #endif
 
+/* The pieces that lie elsewhere are read, not copied from the mapping: a file that is cut in between would be a signal.
+ * Returns 0 or what ended it, as run() does. */
+static int64_t read_strays(const struct tnd_io_read *read)
+{
+    for (uint32_t i = 0; i < read->span_count; i++) {
+        const struct tnd_span *span = &read->spans[i];
+        uint32_t done = tnd_span_lies_there(read, span) ? span->bytes : 0;
+
+        while (done < span->bytes) {
+            ssize_t got = pread(read->file->fd, span->destination + done, span->bytes - done,
+                                (off_t)(read->offset + span->window_offset + done));
+
+            if (got <= 0)
+                return got < 0 ? -errno : -ENODATA;
+            done += (uint32_t)got;
+        }
+    }
+    return 0;
+}
+
 static int64_t populate(struct tnd_io_read *read)
 {
-    uint32_t bytes = read->bytes_wanted - read->bytes_done;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = tnd_round_down((uintptr_t)read->buffer, page);
+    uintptr_t end = tnd_round_up((uintptr_t)read->buffer + read->bytes_wanted, page);
     struct stat now;
+    int64_t r;
 
-    if (madvise(read->buffer + read->bytes_done, tnd_round_up(bytes, 4096), MADV_POPULATE_READ) == 0)
-        return bytes;
+    if (madvise((void *)first, end - first, MADV_POPULATE_READ) == 0) {
+        r = read_strays(read);
+        if (r == 0)
+            return read->bytes_wanted - read->bytes_done;
+        return r == -ENODATA ? 0 : r;
+    }
     if (errno != EFAULT)
         return -errno;
     /* What a touch would raise SIGBUS for: the file ends before, or its device fails. */

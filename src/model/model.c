@@ -247,11 +247,16 @@ const struct tnd_tensor *tnd_model_tensor(const struct tnd_model *model, uint32_
     return tensor_index < model->tensor_count ? &model->tensors[tensor_index] : NULL;
 }
 
-int64_t tnd_model_tensor_find(const struct tnd_model *model, const char *name)
+int64_t tnd_model_find_name(const struct tnd_model *model, const char *name, size_t name_bytes)
 {
-    const uint32_t *slot = slot_of(model, TENSORS, (struct name){name, strlen(name)});
+    const uint32_t *slot = slot_of(model, TENSORS, (struct name){name, name_bytes});
 
     return slot && *slot ? (int64_t)*slot - 1 : -ENOENT;
+}
+
+int64_t tnd_model_tensor_find(const struct tnd_model *model, const char *name)
+{
+    return tnd_model_find_name(model, name, strlen(name));
 }
 
 uint32_t tnd_model_meta_count(const struct tnd_model *model)

@@ -69,6 +69,9 @@ int tnd_model_add_tensor(struct tnd_model *model, const struct tnd_tensor *tenso
  * -EBADMSG for a key that is there already, -EFBIG, -ENOMEM. */
 int tnd_model_add_meta(struct tnd_model *model, const struct tnd_meta *meta, struct tnd_err *err);
 
+/* tnd_model_tensor_find() for a name that may have a NUL inside. */
+int64_t tnd_model_find_name(const struct tnd_model *model, const char *name, size_t name_bytes);
+
 /* Elements and bytes of a shape. rows_whole: each row must fill whole blocks (GGUF), else only the whole (safetensors).
  * -EBADMSG on overflow or a part of a block. */
 int tnd_tensor_measure(struct tnd_tensor *tensor, bool rows_whole, struct tnd_err *err);

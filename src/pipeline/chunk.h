@@ -8,15 +8,14 @@
 #include "pipeline/workers.h"
 
 /* FREE → READING → READY → WORKING → FREE; a read that landed in its place, or failed, goes READING → FREE.
- * READY and WORKING chunks hold a pool buffer, or mapped pages to copy from; a worker owns them while WORKING, the
- * kernel while READING. */
+ * READY and WORKING chunks hold a pool buffer; a worker owns it while WORKING, the kernel while READING. */
 enum tnd_chunk_state { TND_CHUNK_FREE, TND_CHUNK_READING, TND_CHUNK_READY, TND_CHUNK_WORKING, TND_CHUNK_STATE_COUNT };
 
 /* Where a window's bytes go first. */
 enum tnd_landing {
     TND_LAND_POOL,  /* a buffer of the pool; a worker copies the pieces out */
     TND_LAND_PLACE, /* one read over the window's own place in the destination */
-    TND_LAND_MAP,   /* the file's own mapping; a worker copies the pieces that lie elsewhere */
+    TND_LAND_MAP,   /* the file's own mapping; pieces that lie elsewhere are read there */
     TND_LAND_SPANS, /* a buffered read that scatters the pieces to their places */
 };
 

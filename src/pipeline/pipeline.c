@@ -286,21 +286,6 @@ static void learn(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, 
         tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
 }
 
-/* Whether a mapped piece is its own place. */
-static bool lies_there(const struct tnd_io_read *read, const struct tnd_span *span)
-{
-    return span->destination == read->buffer + span->window_offset;
-}
-
-static bool needs_work(const struct tnd_chunk *chunk)
-{
-    bool all = true;
-
-    for (uint32_t i = 0; i < chunk->read.span_count && all && chunk->landing == TND_LAND_MAP; i++)
-        all = lies_there(&chunk->read, &chunk->read.spans[i]);
-    return chunk->landing == TND_LAND_POOL || !all;
-}
-
 static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
 {
     struct tnd_transfer *transfer = chunk->transfer;
@@ -316,7 +301,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
     }
-    if (needs_work(chunk)) {
+    if (chunk->landing == TND_LAND_POOL) {
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READY);
         chunk->next = NULL;
         transfer->ready++;
@@ -348,8 +333,7 @@ static void chunk_work(struct tnd_job *job)
     for (uint32_t i = 0; i < chunk->read.span_count; i++) {
         const struct tnd_span *span = &chunk->read.spans[i];
 
-        if (!lies_there(&chunk->read, span))
-            tnd_copy_stream(span->destination, chunk->read.buffer + span->window_offset, span->bytes);
+        tnd_copy_stream(span->destination, chunk->buffer + span->window_offset, span->bytes);
     }
     chunk->work_ns = tnd_now_ns() - start;
 

@@ -25,7 +25,7 @@ int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, 
     };
     atomic_init(&pool->bytes, 0);
     pool->chunks = tnd_zalloc(allocator, count_max, sizeof(*pool->chunks));
-    if (!pool->chunks || tnd_mapping_init(&pool->memory, (size_t)count_max * chunk_bytes) < 0) {
+    if (!pool->chunks || tnd_mapping_init(&pool->memory, (size_t)count_max * chunk_bytes, true) < 0) {
         tnd_pool_finish(pool);
         return tnd_fail(err, -ENOMEM, "no memory for a pool of %u buffers of %u bytes", count_max, chunk_bytes);
     }

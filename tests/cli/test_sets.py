@@ -112,6 +112,7 @@ def test_split(root):
             ("no split.count", 3, [names[1], "split.count"], lambda f: split(f, change=without("split.count"))),
             ("split.count of another set", 3, [names[1], "of 4"],
              lambda f: split(f, change=instead("split.count", U16, 4))),
+            ("split.count of 1", 3, [names[1], "of 1"], lambda f: split(f, change=instead("split.count", U16, 1))),
             ("split.no of another type", 3, [names[1], "split.no of value type 4, expected 2"],
              lambda f: split(f, change=instead("split.no", models.U32, 1))),
             ("split.tensors.count of another type", 3, [names[1], "split.tensors.count"],
@@ -176,6 +177,10 @@ def test_shards(root):
             shards(Path(bad), change)
             check_refused(f"index, {what}", bad, exit_code, *words)
     with tempfile.TemporaryDirectory(dir=root) as bad:
+        shards(Path(bad), changed("w", "b.gguf"))
+        models.write_gguf(Path(bad) / "b.gguf", [("w", models.GGML_F32, (4,))], [])
+        check_refused("index, a shard that is a GGUF", bad, 3, "b.gguf", "byte 0")
+    with tempfile.TemporaryDirectory(dir=root) as bad:
         shards(Path(bad))
         os.unlink(Path(bad) / files[1])
         os.mkfifo(Path(bad) / files[1])
@@ -195,6 +200,9 @@ def test_folders(root):
     placed = models.write_gguf(one / "some.gguf", TENSORS, [])
     expected = {name: sha256(data) for name, (_, data) in placed.items()}
     check_digests("a folder with one GGUF", one, expected, ["some.gguf"])
+    (one / "._some.gguf").write_bytes(b"not a model")
+    (one / "folder.gguf").mkdir()
+    check_digests("a folder with one GGUF and what only looks like one", one, expected, ["some.gguf"])
     shutil.copy(one / "some.gguf", one / "other.gguf")
     check_refused("a folder with two", one, 7, "several models")
     models.write_safetensors(one / "model.safetensors", [("w", "F32", [1], b"\0\0\0\0")])
@@ -223,6 +231,13 @@ def test_hub(root):
     check_refused("org/repo that is not there", "no/such", 7, "no/such", "hf download no/such", env=env)
     check_refused("org/repo:file that is not there", "some/model:gone.gguf", 7, "hf download some/model gone.gguf",
                   env=env)
+    (repo / "refs" / "main").unlink()
+    os.mkfifo(repo / "refs" / "main")
+    check_refused("a reference that is a FIFO", "some/model", 7, "some/model", env=env)
+    (repo / "refs" / "main").unlink()
+    (repo / "refs" / "main").write_text("0123abcd/../../..")
+    check_refused("a reference that leads elsewhere", "some/model", 7, "some/model", env=env)
+    (repo / "refs" / "main").write_text("0123abcd\n")
     (snapshot / files[2]).unlink()
     (snapshot / files[2]).symlink_to(files[2])
     check_refused("a link to itself", "some/model", 7, files[2], env=env)

@@ -85,18 +85,18 @@ def test_names(case):
 def test_place(case):
     for path in (case.path("none/x"), case.path("model.gguf/x"), "", case.folder, "/dev/null"):
         refused(7, "digest", case.gguf, "--manifest-out", path, words=["manifest"])
-    old = write(case.path("old"), b"old")
+    old = write(case.path("old"), b"tundish-manifest old")
     os.symlink("old", case.path("link"))
     manifest_of(case, "link")
     assert os.path.islink(case.path("link")) and lines_of(old)[0] == b"tundish-manifest 1 sha256"
-    write(old, b"old")
+    write(old, b"tundish-manifest old")
     refused(3, "digest", case.copy("cut.gguf", lambda data: data[:-40]), "--manifest-out", old)
-    equal("after a failure", lines_of(old), [b"old"])
+    equal("after a failure", lines_of(old), [b"tundish-manifest old"])
 
 
 def test_full_disk(case):
     """A limit on the size of files stands for the disk."""
-    path = write(case.path("kept"), b"kept")
+    path = write(case.path("kept"), b"tundish-manifest kept")
 
     def little():
         default_signals()
@@ -106,8 +106,19 @@ def test_full_disk(case):
     answer = subprocess.run([TUNDISH, "digest", case.gguf, "--manifest-out", path], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, preexec_fn=little, check=False)
     equal("exit", (answer.returncode, answer.stderr.count(b"\n")), (1, 1))
-    equal("after a failure", lines_of(path), [b"kept"])
+    equal("after a failure", lines_of(path), [b"tundish-manifest kept"])
     equal("what else is there", [name for name in os.listdir(case.folder) if "tmp" in name], [])
+
+
+def test_model_kept(case):
+    """A model named as the manifest's place by mistake stays."""
+    with open(case.gguf, "rb") as file:
+        before = file.read()
+    answer = subprocess.run([TUNDISH, "digest", case.gguf, "--manifest-out", case.gguf], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, check=False)
+    equal("exit", (answer.returncode, answer.stderr.count(b"\n")), (2, 1))
+    with open(case.gguf, "rb") as file:
+        equal("the model", file.read() == before, True)
 
 
 # ---- comparing ----
