@@ -31,9 +31,8 @@ TRIES = 5
 LIMIT = "disk (bare probe)"
 
 
-def shown(command):
-    """A command as somebody else would type it: without this machine's folders."""
-    text = shlex.join(map(str, command))
+def shown(text):
+    """As somebody else would write it: without this machine's folders."""
     for folder, name in ((f"{Path(__file__).resolve().parent.parent}/", ""), (str(Path.home()), "~")):
         text = text.replace(folder, name)
     return text
@@ -366,7 +365,7 @@ def main():
     size = model.stat().st_size
     hold_bytes = int(2.1 * size + 0.4e9)
     result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-              "command": shown(sys.argv), "machine": machine(), "rounds": options.rounds,
+              "command": shlex.join(sys.argv), "machine": machine(), "rounds": options.rounds,
               "model": {"name": model.name, "bytes": size}, "held_before_each_run_bytes": hold_bytes}
     ticks = processor_ticks()
 
@@ -388,11 +387,11 @@ def main():
     result["steal_share"] = steal_share(ticks, processor_ticks())
     rows = [(contender, summary(contender, chosen[0])) for contender in chosen]
     result["contenders"] = [{"name": contender.name, "state": contender.state, "timed": contender.timed,
-                             "command": shown(contender.command), **row, "runs": contender.runs}
+                             "command": shlex.join(map(str, contender.command)), **row, "runs": contender.runs}
                             for contender, row in rows]
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / (result["date"].replace(":", "").replace("+0000", "Z") + ".json")
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(shown(json.dumps(result, indent=1)) + "\n")
     print_markdown(result, rows)
     print(f"\n{path}", file=sys.stderr)
 
