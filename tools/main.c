@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -29,6 +30,17 @@ static void fill_descriptors(void)
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
             open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* takes the lowest free one: fd */
+}
+
+/* A model of hundreds of shards takes two descriptors for each: as many as may be had. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static int finish_output(int code)
@@ -84,6 +96,7 @@ int main(int argument_count, char **arguments)
     static char lines[1 << 13];
 
     fill_descriptors();
+    raise_descriptor_limit();
     setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
     setvbuf(stderr, lines, _IOLBF, sizeof(lines));
     signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes shows as EFBIG, which has a sentence too */
