@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "io/io.h"
+#include "support/suite.h"
 
 #define CHUNK ((uint32_t)64 << 10)
 #define DEPTH 16
@@ -415,14 +416,13 @@ int main(void)
     int failed = 0;
 
     for (mode_now = 0; mode_now < MODE_COUNT; mode_now++) {
-        Suite *suite = suite_create(modes[mode_now].name);
-        TCase *cases = tcase_create("engine");
-        SRunner *runner = srunner_create(suite);
+        Suite *suite;
+        TCase *cases;
 
-        if (!mode_possible(mode_now)) {
-            srunner_free(runner);
+        if (!mode_possible(mode_now))
             continue;
-        }
+        suite = suite_create(modes[mode_now].name);
+        cases = tcase_create("engine");
         tcase_add_checked_fixture(cases, setup, teardown);
         tcase_add_test(cases, reads_files_of_odd_sizes);
         tcase_add_test(cases, reads_many_at_once);
@@ -434,10 +434,7 @@ int main(void)
         tcase_add_test(cases, wakes_up_while_a_read_hangs);
         tcase_add_test(cases, nil_answers_without_bytes);
         suite_add_tcase(suite, cases);
-        srunner_set_fork_status(runner, CK_NOFORK);
-        srunner_run_all(runner, CK_NORMAL);
-        failed += srunner_ntests_failed(runner);
-        srunner_free(runner);
+        failed += run_suite(suite) != EXIT_SUCCESS;
     }
     return failed ? 1 : 0;
 }

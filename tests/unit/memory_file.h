@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "format/format.h"
+#include "support/suite.h"
 
 struct memory_file {
     uint8_t *data;
@@ -135,17 +136,6 @@ static inline void assert_refused(const struct tnd_format *format, const struct 
     ck_assert_msg(!strncmp(parsed.err.text, path, strlen(path)), "expected the path in: %s", parsed.err.text);
     ck_assert_ptr_null(strchr(parsed.err.text, '\n'));
     parsed_finish(&parsed);
-}
-
-static inline int run_suite(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    int failed;
-
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 #endif

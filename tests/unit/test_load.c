@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "support/gguf_file.h"
+#include "support/suite.h"
 #include "tundish.h"
 
 static const struct gguf_file_tensor tensors[] = {
@@ -709,8 +710,6 @@ int main(void)
 {
     Suite *suite = suite_create("load");
     TCase *cases = tcase_create("load");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, loads_on_every_engine_and_landing);
@@ -736,9 +735,5 @@ int main(void)
     tcase_add_test(cases, checks_its_arguments);
     tcase_add_test(cases, survives_each_failing_allocation);
     suite_add_tcase(suite, cases);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return run_suite(suite);
 }

@@ -13,6 +13,7 @@
 #include "pipeline/pool.h"
 #include "pipeline/trial.h"
 #include "pipeline/workers.h"
+#include "support/suite.h"
 
 #define READ ((uint32_t)2 << 20)
 
@@ -192,8 +193,6 @@ int main(void)
 {
     Suite *suite = suite_create("pipeline");
     TCase *cases = tcase_create("pipeline");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(cases, depth_rises_while_it_pays);
     tcase_add_test(cases, depth_forgets_what_was_interrupted);
@@ -202,9 +201,5 @@ int main(void)
     tcase_add_test(cases, workers_run_every_job);
     tcase_add_test(cases, workers_take_urgent_jobs_first);
     suite_add_tcase(suite, cases);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return run_suite(suite);
 }

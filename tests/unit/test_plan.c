@@ -14,6 +14,7 @@
 #include "model/dtype.h"
 #include "model/model.h"
 #include "plan/layout.h"
+#include "support/suite.h"
 
 #define CHUNK 65536
 
@@ -299,8 +300,6 @@ int main(void)
 {
     Suite *suite = suite_create("plan");
     TCase *cases = tcase_create("plan");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, plans_in_order_of_use);
@@ -311,9 +310,5 @@ int main(void)
     tcase_add_test(cases, lays_tensors_out);
     tcase_add_test(cases, mirrors_large_stretches_only);
     suite_add_tcase(suite, cases);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return run_suite(suite);
 }
