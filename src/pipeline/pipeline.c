@@ -13,7 +13,6 @@
 #define POLL_COUNT 32
 #define WORKING_A_WORKER 2 /* one it copies, one it finds when it is done */
 
-
 /* ---- Life -------------------------------------------------------------------------------------------------- */
 
 int tnd_pipeline_init(struct tnd_pipeline *pipeline, const struct tnd_pipeline_options *options, struct tnd_err *err)
@@ -111,127 +110,7 @@ bool tnd_pipeline_idle(struct tnd_pipeline *pipeline)
     return !pipeline->active && !atomic_load(&pipeline->mail);
 }
 
-/* ---- One transfer ------------------------------------------------------------------------------------------ */
-
-/* Adds the time since the last change to what was going on in it; called before each change. */
-static void account(const struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
-{
-    uint64_t now = pipeline->options.now_ns();
-    uint64_t ns = now - transfer->accounted_ns;
-
-    if (transfer->reading)
-        transfer->stats.read_busy_ns += ns;
-    if (transfer->reading && transfer->working)
-        transfer->stats.overlap_ns += ns;
-    transfer->accounted_ns = now;
-}
-
-static bool stopped(const struct tnd_transfer *transfer)
-{
-    return transfer->first_error.result || atomic_load(&transfer->canceled);
-}
-
-static void keep_error(struct tnd_transfer *transfer, const struct tnd_err *err)
-{
-    if (!transfer->first_error.result)
-        transfer->first_error = *err;
-}
-
-/* The tensor that has the byte at a file's offset, by the pieces of the window that was read. */
-static const char *tensor_at(const struct tnd_transfer *transfer, const struct tnd_window *window, uint64_t offset)
-{
-    const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
-    uint32_t tensor = pieces[0].tensor;
-
-    for (uint32_t i = 0; i < window->piece_count; i++)
-        if (window->offset + pieces[i].window_offset <= offset)
-            tensor = pieces[i].tensor;
-    return transfer->plan->model->tensors[tensor].name;
-}
-
-static void fail_read(struct tnd_transfer *transfer, const struct tnd_chunk *chunk)
-{
-    const struct tnd_io_read *read = &chunk->read;
-    const char *tensor = tensor_at(transfer, &transfer->plan->windows[chunk->window], read->error_offset);
-    struct tnd_err err = {0};
-
-    if (read->result == -EBADMSG)
-        tnd_fail(&err, -EBADMSG,
-                 "%s: cut while it was loaded: tensor %s, expected bytes up to %llu, found the end at %llu",
-                 read->file->path, tensor, (unsigned long long)(read->offset + read->bytes_wanted),
-                 (unsigned long long)read->error_offset);
-    else
-        tnd_fail(&err, read->result, "%s: read of tensor %s at offset %llu failed: %s", read->file->path, tensor,
-                 (unsigned long long)read->error_offset, strerror(-read->result));
-    keep_error(transfer, &err);
-}
-
-/* Opens the way to a file when its first window is due: a model of hundreds of shards would else wait for all of them.
- * False, with the error kept, when there is none. */
-static bool attach(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, struct tnd_io_file *file)
-{
-    struct tnd_err err = {0};
-
-    if (tnd_io_attach(pipeline->io, file, &err) < 0) {
-        tnd_io_detach(pipeline->io, file);
-        keep_error(transfer, &err);
-        return false;
-    }
-    if (!transfer->attached) /* from now on the destination is needed */
-        tnd_transfer_touch(transfer, pipeline->options.workers);
-    transfer->attached = true;
-    return true;
-}
-
-/* Lets go of the files that were read, and sees whether they are still what they were. A load that failed anyway has
- * its reason. */
-static void detach(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
-{
-    struct tnd_err err = {0};
-
-    for (uint32_t i = 0; i < transfer->file_count; i++) {
-        struct tnd_io_file *file = &transfer->files[i];
-
-        if (!file->engine)
-            continue;
-        tnd_io_detach(pipeline->io, file);
-        if (!transfer->first_error.result && file->source && tnd_file_check_identity(file->source, &err) < 0)
-            keep_error(transfer, &err);
-    }
-}
-
-/* All is in, or nothing more will come: out of the pipeline, which does not look at it again. */
-static void end(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
-{
-    struct tnd_err err = {0};
-
-    uint64_t bytes = atomic_load(&transfer->readiness.bytes_ready);
-
-    if (atomic_load(&transfer->canceled) && bytes < transfer->plan->sizes.tensor_bytes) {
-        tnd_fail(&err, -ECANCELED, "canceled after %llu of %llu bytes", (unsigned long long)bytes,
-                 (unsigned long long)transfer->plan->sizes.tensor_bytes);
-        keep_error(transfer, &err);
-    }
-    if (transfer->in_place == TND_ON && transfer->stats.pool_bytes_read)
-        tnd_reasons_add(&transfer->reasons, "%llu bytes went through the pool: their place does not suit their offset",
-                        (unsigned long long)transfer->stats.pool_bytes_read);
-    detach(pipeline, transfer);
-    atomic_store(&transfer->touch_stop, true);
-    if (transfer->fresh)
-        tnd_hide_from_children(transfer->fresh, transfer->fresh_bytes, false);
-    tnd_readiness_end(&transfer->readiness, &transfer->first_error);
-}
-
 /* ---- Chunks, downstream first ------------------------------------------------------------------------------ */
-
-static void arrived(struct tnd_transfer *transfer, uint32_t window_index)
-{
-    const struct tnd_window *window = &transfer->plan->windows[window_index];
-    const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
-
-    for (uint32_t i = 0; i < window->piece_count; i++)
-        tnd_readiness_piece(&transfer->readiness, pieces[i].tensor, pieces[i].bytes);
-}
 
 static bool collect_worked(struct tnd_pipeline *pipeline)
 {
@@ -249,29 +128,14 @@ static bool collect_worked(struct tnd_pipeline *pipeline)
         struct tnd_transfer *transfer = chunk->transfer;
         uint32_t window = chunk->window;
 
-        account(pipeline, transfer);
+        tnd_transfer_account(transfer, pipeline->options.now_ns());
         transfer->working--;
         transfer->stats.work_busy_ns += chunk->work_ns;
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
-        arrived(transfer, window);
+        tnd_transfer_arrived(transfer, window);
         chunk = next;
     }
     return true;
-}
-
-static void count_read(const struct tnd_pipeline *pipeline, struct tnd_transfer *transfer,
-                       const struct tnd_chunk *chunk)
-{
-    const struct tnd_io_read *read = &chunk->read;
-    struct tnd_transfer_stats *stats = &transfer->stats;
-    uint64_t bytes = read->bytes_done;
-
-    stats->bytes_read += bytes;
-    stats->read_count++;
-    stats->retries += read->retries;
-    stats->direct_bytes_read += read->was_direct ? bytes : 0;
-    stats->pool_bytes_read += chunk->landing == TND_LAND_POOL ? bytes : 0;
-    stats->engine_bytes[tnd_io_engine_of(pipeline->io, read)] += bytes;
 }
 
 /* What a read teaches about landing and depth. */
@@ -291,13 +155,14 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     struct tnd_transfer *transfer = chunk->transfer;
     uint32_t window = chunk->window;
 
-    account(pipeline, transfer);
+    tnd_transfer_account(transfer, pipeline->options.now_ns());
     transfer->reading--;
     pipeline->reading--;
-    count_read(pipeline, transfer, chunk);
+    tnd_transfer_count(transfer, &chunk->read, tnd_io_engine_of(pipeline->io, &chunk->read),
+                       chunk->landing == TND_LAND_POOL);
     learn(pipeline, transfer, chunk);
     if (chunk->read.result < 0) {
-        fail_read(transfer, chunk);
+        tnd_transfer_fail_read(transfer, window, &chunk->read);
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
     }
@@ -310,7 +175,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         return;
     }
     tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
-    arrived(transfer, window);
+    tnd_transfer_arrived(transfer, window);
 }
 
 static bool reap_reads(struct tnd_pipeline *pipeline, int64_t timeout_ns)
@@ -357,11 +222,11 @@ static bool dispatch_ready(struct tnd_pipeline *pipeline)
         moved = true;
         pipeline->ready = chunk->next;
         transfer->ready--;
-        if (stopped(transfer)) {
+        if (tnd_transfer_stopped(transfer)) {
             tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
             continue;
         }
-        account(pipeline, transfer);
+        tnd_transfer_account(transfer, pipeline->options.now_ns());
         transfer->working++;
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_WORKING);
         chunk->job.run = chunk_work;
@@ -408,13 +273,13 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     enum tnd_landing landing;
     struct tnd_chunk *chunk;
 
-    if (!file->engine && !attach(pipeline, transfer, file))
+    if (!file->engine && !tnd_transfer_attach(transfer, file, pipeline->io, pipeline->options.workers))
         return true; /* an error to go on from */
     landing = choose_landing(pipeline, transfer, index);
     chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);
     if (!chunk)
         return false;
-    account(pipeline, transfer);
+    tnd_transfer_account(transfer, pipeline->options.now_ns());
     chunk->tried = is_tried(transfer, index, landing);
     if (chunk->tried)
         tnd_trial_issued(&pipeline->trial, transfer->plan->sizes.tensor_bytes, landing == TND_LAND_PLACE,
@@ -451,7 +316,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
 
 static bool wants_reads(const struct tnd_transfer *transfer)
 {
-    return transfer->window_next < transfer->plan->window_count && !stopped(transfer);
+    return transfer->window_next < transfer->plan->window_count && !tnd_transfer_stopped(transfer);
 }
 
 /* Keeps depth reads in flight, a window of each transfer in turn. */
@@ -523,7 +388,7 @@ static bool end_finished(struct tnd_pipeline *pipeline)
         pipeline->active_count--;
         tnd_depth_interrupted(&pipeline->depth);
         moved = true;
-        end(pipeline, transfer);
+        tnd_transfer_end(transfer, pipeline->io);
     }
     return moved;
 }

@@ -56,6 +56,24 @@ struct tnd_transfer {
     uint32_t touching; /* under readiness.mutex: jobs that may still look at this */
 };
 
+/* Adds the time since the last change to what was going on in it; called before each change. */
+void tnd_transfer_account(struct tnd_transfer *transfer, uint64_t now_ns);
+/* Failed or canceled: nothing new is to be begun for it. */
+bool tnd_transfer_stopped(const struct tnd_transfer *transfer);
+/* Opens the way to a file when its first window is due: a model of hundreds of shards would else wait for all of them.
+ * The first one starts the touching jobs. False, with the error kept, when there is no way. */
+bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file, struct tnd_io *io,
+                         struct tnd_workers *workers);
+/* What a finished read adds to the statistics. */
+void tnd_transfer_count(struct tnd_transfer *transfer, const struct tnd_io_read *read, enum tnd_engine engine,
+                        bool through_pool);
+/* Keeps a failed read's error, unless there was one before. */
+void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read);
+/* The pieces of a window lie in their places. */
+void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index);
+/* All is in, or nothing more will come: the transfer may be gone when it returns. */
+void tnd_transfer_end(struct tnd_transfer *transfer, struct tnd_io *io);
+
 /* Queues the touching jobs. Threads: the driver, when the engines are set up. */
 void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers);
 /* Stops touching and waits until no job looks at the transfer, which has ended. */

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/transfer.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "model/model.h"
+
+void tnd_transfer_account(struct tnd_transfer *transfer, uint64_t now_ns)
+{
+    uint64_t ns = now_ns - transfer->accounted_ns;
+
+    if (transfer->reading)
+        transfer->stats.read_busy_ns += ns;
+    if (transfer->reading && transfer->working)
+        transfer->stats.overlap_ns += ns;
+    transfer->accounted_ns = now_ns;
+}
+
+bool tnd_transfer_stopped(const struct tnd_transfer *transfer)
+{
+    return transfer->first_error.result || atomic_load(&transfer->canceled);
+}
+
+static void keep_error(struct tnd_transfer *transfer, const struct tnd_err *err)
+{
+    if (!transfer->first_error.result)
+        transfer->first_error = *err;
+}
+
+/* The tensor that has the byte at a file's offset, by the pieces of the window that was read. */
+static const char *tensor_at(const struct tnd_transfer *transfer, const struct tnd_window *window, uint64_t offset)
+{
+    const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
+    uint32_t tensor = pieces[0].tensor;
+
+    for (uint32_t i = 0; i < window->piece_count; i++)
+        if (window->offset + pieces[i].window_offset <= offset)
+            tensor = pieces[i].tensor;
+    return transfer->plan->model->tensors[tensor].name;
+}
+
+void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read)
+{
+    const char *tensor = tensor_at(transfer, &transfer->plan->windows[window_index], read->error_offset);
+    struct tnd_err err = {0};
+
+    if (read->result == -EBADMSG)
+        tnd_fail(&err, -EBADMSG,
+                 "%s: cut while it was loaded: tensor %s, expected bytes up to %llu, found the end at %llu",
+                 read->file->path, tensor, (unsigned long long)(read->offset + read->bytes_wanted),
+                 (unsigned long long)read->error_offset);
+    else
+        tnd_fail(&err, read->result, "%s: read of tensor %s at offset %llu failed: %s", read->file->path, tensor,
+                 (unsigned long long)read->error_offset, strerror(-read->result));
+    keep_error(transfer, &err);
+}
+
+bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file, struct tnd_io *io,
+                         struct tnd_workers *workers)
+{
+    struct tnd_err err = {0};
+
+    if (tnd_io_attach(io, file, &err) < 0) {
+        tnd_io_detach(io, file);
+        keep_error(transfer, &err);
+        return false;
+    }
+    if (!transfer->attached) /* from now on the destination is needed */
+        tnd_transfer_touch(transfer, workers);
+    transfer->attached = true;
+    return true;
+}
+
+/* Lets go of the files that were read, and sees whether they are still what they were. A load that failed anyway has
+ * its reason. */
+static void detach(struct tnd_transfer *transfer, struct tnd_io *io)
+{
+    struct tnd_err err = {0};
+
+    for (uint32_t i = 0; i < transfer->file_count; i++) {
+        struct tnd_io_file *file = &transfer->files[i];
+
+        if (!file->engine)
+            continue;
+        tnd_io_detach(io, file);
+        if (!transfer->first_error.result && file->source && tnd_file_check_identity(file->source, &err) < 0)
+            keep_error(transfer, &err);
+    }
+}
+
+void tnd_transfer_end(struct tnd_transfer *transfer, struct tnd_io *io)
+{
+    struct tnd_err err = {0};
+    uint64_t bytes = atomic_load(&transfer->readiness.bytes_ready);
+
+    if (atomic_load(&transfer->canceled) && bytes < transfer->plan->sizes.tensor_bytes) {
+        tnd_fail(&err, -ECANCELED, "canceled after %llu of %llu bytes", (unsigned long long)bytes,
+                 (unsigned long long)transfer->plan->sizes.tensor_bytes);
+        keep_error(transfer, &err);
+    }
+    if (transfer->in_place == TND_ON && transfer->stats.pool_bytes_read)
+        tnd_reasons_add(&transfer->reasons, "%llu bytes went through the pool: their place does not suit their offset",
+                        (unsigned long long)transfer->stats.pool_bytes_read);
+    detach(transfer, io);
+    atomic_store(&transfer->touch_stop, true);
+    if (transfer->fresh)
+        tnd_hide_from_children(transfer->fresh, transfer->fresh_bytes, false);
+    tnd_readiness_end(&transfer->readiness, &transfer->first_error);
+}
+
+void tnd_transfer_count(struct tnd_transfer *transfer, const struct tnd_io_read *read, enum tnd_engine engine,
+                        bool through_pool)
+{
+    struct tnd_transfer_stats *stats = &transfer->stats;
+    uint64_t bytes = read->bytes_done;
+
+    stats->bytes_read += bytes;
+    stats->read_count++;
+    stats->retries += read->retries;
+    stats->direct_bytes_read += read->was_direct ? bytes : 0;
+    stats->pool_bytes_read += through_pool ? bytes : 0;
+    stats->engine_bytes[engine] += bytes;
+}
+
+void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index)
+{
+    const struct tnd_window *window = &transfer->plan->windows[window_index];
+    const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
+
+    for (uint32_t i = 0; i < window->piece_count; i++)
+        tnd_readiness_piece(&transfer->readiness, pieces[i].tensor, pieces[i].bytes);
+}
