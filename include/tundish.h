@@ -268,6 +268,8 @@ struct tnd_loader_options {
     uint32_t thread_count;   /* workers that copy and touch memory; 0 = one a core, at most 8 */
     uint64_t memory_bytes_max; /* refuse a load that would take all loads of this loader, with the pool, over it;
                                   0 = what the system and the cgroup have left */
+    uint64_t read_timeout_ns; /* a load none of whose reads comes back for so long ends with -EIO; 0 = 30 s. A read
+                                 cannot be taken back: what it may still write to is then never freed */
     bool foreground;         /* no driver thread: the first thread that steps it or waits for a load of it drives */
     const struct tnd_allocator *allocator; /* copied */
     tnd_log_fn log;
@@ -389,6 +391,8 @@ struct tnd_load_stats {
     uint32_t tensors, layers;
     uint32_t depth_max;      /* reads in flight at the most */
     uint32_t retries;        /* short reads continued, EAGAIN repeated */
+    uint32_t reads_given_up; /* did not come back in read_timeout_ns. When not 0, memory that place() gave may be
+                                written to at any time to come, and the load's own is leaked on purpose */
     bool direct;             /* most bytes came past the page cache */
     const char *engine;      /* of most bytes: "uring", "threads", "mmap", "nil"; "none" when nothing was read */
     enum tnd_limit limit;    /* what took longest */

@@ -16,7 +16,8 @@ static int make_files(struct tnd_load *load, struct tnd_err *err)
     uint32_t count = load->model->file_count;
 
     transfer->files = tnd_arena_alloc(&load->plan.arena, count, sizeof(*transfer->files));
-    if (!transfer->files)
+    transfer->windows_left = tnd_arena_alloc(&load->plan.arena, count, sizeof(*transfer->windows_left));
+    if (!transfer->files || !transfer->windows_left)
         return tnd_fail(err, -ENOMEM, "no memory for %u files", count);
     transfer->file_count = count;
     for (uint32_t i = 0; i < count; i++)
@@ -27,6 +28,8 @@ static int make_files(struct tnd_load *load, struct tnd_err *err)
             .reasons = &transfer->reasons,
             .fd_direct = -1,
         };
+    for (uint32_t i = 0; i < load->plan.window_count; i++)
+        transfer->windows_left[load->plan.windows[i].file]++;
     for (uint32_t i = 0; i < count && load->loader->options.engine == TND_ENGINE_MMAP; i++) {
         int r = tnd_file_map(&transfer->files[i], err);
 

@@ -53,6 +53,10 @@ static void load_free(struct tnd_load *load)
     struct tnd_model *model = load->own_model;
     struct tnd_allocator allocator = load->allocator;
 
+    if (load->transfer.stats.reads_given_up) { /* they may still come: what they read into, and the file, stay */
+        tnd_loader_destroy(&loader);
+        return;
+    }
     tnd_device_host.block_free(&load->block);
     for (uint32_t i = 0; i < load->transfer.file_count; i++)
         tnd_file_unmap(&load->transfer.files[i]);
@@ -304,6 +308,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .layers = load->plan.sizes.layer_count,
         .depth_max = stats->depth_max,
         .retries = stats->retries,
+        .reads_given_up = stats->reads_given_up,
         .direct = stats->direct_bytes_read * 2 > stats->bytes_read,
         .engine = stats->read_count ? engine_of_most(stats) : "none",
     };

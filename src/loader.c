@@ -67,6 +67,7 @@ static struct tnd_pipeline_options pipeline_options(const struct tnd_loader *loa
         .depth = options->depth,
         .depth_max = tnd_depth_max(options, given ? given->depth : 0),
         .pool_bytes_max = options->pool_bytes_max,
+        .read_timeout_ns = options->read_timeout_ns,
     };
 }
 

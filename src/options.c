@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "io/io.h"
 #include "pipeline/pipeline.h"
 
@@ -18,6 +19,7 @@
 #define POOL_BYTES_MAX_DEFAULT ((uint64_t)128 << 20)
 #define POOL_BYTES_LIMIT ((uint64_t)64 << 30)
 #define THREADS_DEFAULT_MAX 8
+#define READ_TIMEOUT_NS_DEFAULT (30 * TND_NS_PER_S)
 #define THREADS_MAX 256
 
 int tnd_options_copy(void *options, size_t bytes, const void *given, const char *what, struct tnd_err *err)
@@ -58,6 +60,8 @@ int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd
         options->pool_bytes_max = tnd_max(POOL_BYTES_MAX_DEFAULT, options->chunk_bytes);
     if (!options->thread_count)
         options->thread_count = (uint32_t)tnd_min(THREADS_DEFAULT_MAX, cores > 0 ? (uint64_t)cores : 1);
+    if (!options->read_timeout_ns)
+        options->read_timeout_ns = READ_TIMEOUT_NS_DEFAULT;
     if (options->engine > TND_ENGINE_NIL || options->direct > TND_OFF)
         return tnd_fail(err, -EINVAL, "engine or direct is no value of its type");
     if (options->engine == TND_ENGINE_MMAP && options->direct == TND_ON)
@@ -71,6 +75,8 @@ int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd
         r = check_range("pool_bytes_max", options->pool_bytes_max, options->chunk_bytes, POOL_BYTES_LIMIT, err);
     if (r >= 0)
         r = check_range("thread_count", options->thread_count, 1, THREADS_MAX, err);
+    if (r >= 0)
+        r = check_range("read_timeout_ns", options->read_timeout_ns, 1, INT64_MAX, err);
     return r;
 }
 

@@ -30,7 +30,7 @@ ROOMS = {
 OUTSIDE = ("tools", "examples", "bench")
 # Pattern in code (comments and strings are blanked first), files that may have it, files to look at.
 ONLY_IN = [
-    (r"#\s*include\s*[<\"]liburing(/|\.h)", ["src/io/uring.c", "bench/probe*"]),
+    (r"#\s*include\s*[<\"]liburing(/|\.h)", ["src/io/uring.c", "bench/probe*", "tests/conformance/test_ring.c"]),
     (r"#\s*include\s*[<\"](imm|x86|x|p|e|t|s|n|w|a)\w*intrin\.h", ["src/kernels/*", "bench/memory.c"]),
     (r"\b_mm\d*_\w+\s*\(", ["src/kernels/*", "bench/memory.c"]),
     (r"#\s*include\s*[<\"]cuda", []),

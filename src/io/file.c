@@ -99,8 +99,8 @@ uint32_t tnd_file_cached_percent(int fd, uint64_t bytes)
     return (uint32_t)(pages.cached * 100 / page_count);
 }
 
-/* What the file system says a direct read must be aligned to; a guess where it says nothing. */
-static uint32_t alignment_of(int fd)
+/* What the file system says a direct read must be aligned to, 0 when it takes none; unknown where it says nothing. */
+static uint32_t alignment_of(int fd, uint32_t unknown)
 {
     struct statx info;
 
@@ -110,19 +110,16 @@ static uint32_t alignment_of(int fd)
         /* The libc's struct may be older than the two fields: read them by their place in the kernel's ABI. */
         memcpy(&memory, (const char *)&info + 152, sizeof(memory));
         memcpy(&offset, (const char *)&info + 156, sizeof(offset));
-        if (!memory || !offset)
-            return 0; /* the file system knows, and it is no */
-        return (uint32_t)tnd_max(memory, offset);
+        return memory && offset ? (uint32_t)tnd_max(memory, offset) : 0;
     }
-    return 512;
+    return unknown;
 }
 
 int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struct tnd_err *err)
 {
+    uint32_t alignment = alignment_of(file->fd, alignment_max);
     char link[64];
-    uint32_t alignment = alignment_of(file->fd);
-    void *block = NULL;
-    int r = -EINVAL;
+    int r;
 
     if (!alignment || alignment > alignment_max || !tnd_is_power_of_two(alignment))
         return tnd_fail(err, -EINVAL, "%s: the file system takes no direct reads of this file aligned to %u",
@@ -132,23 +129,9 @@ int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struc
     file->fd_direct = open(link, O_RDONLY | O_DIRECT | O_CLOEXEC);
     if (file->fd_direct < 0) {
         r = -errno;
+        if (r == -EMFILE || r == -ENFILE)
+            return tnd_fail(err, r, "%s: no descriptor is left to open it for direct I/O", file->path);
         return tnd_fail(err, r, "%s: the file system refuses direct I/O at open (%s)", file->path, strerror(-r));
-    }
-    block = aligned_alloc(alignment_max, alignment_max);
-    if (!block) {
-        tnd_file_close_direct(file);
-        return tnd_fail(err, -ENOMEM, "%s: no memory to try a direct read", file->path);
-    }
-    for (;;) {
-        r = pread(file->fd_direct, block, alignment, 0) < 0 ? -errno : 0;
-        if (r != -EINVAL || alignment == alignment_max)
-            break;
-        alignment = alignment_max;
-    }
-    free(block);
-    if (r < 0) {
-        tnd_file_close_direct(file);
-        return tnd_fail(err, r, "%s: the first direct read failed (%s)", file->path, strerror(-r));
     }
     file->alignment = alignment;
     return 0;

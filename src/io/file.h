@@ -49,8 +49,9 @@ const char *tnd_file_system_name(enum tnd_file_system file_system);
  * says. */
 uint32_t tnd_file_cached_percent(int fd, uint64_t bytes);
 
-/* Opens the file a second time past the page cache and reads one block, which must not need more than alignment_max.
- * Sets fd_direct and alignment, or says why not: -ENOMEM, or what the file system answered. */
+/* Opens the file a second time past the page cache; its reads must not need more than alignment_max. Reads nothing:
+ * a disk that hangs must not hang the driver, and a refusal that comes with the first read is dealt with there.
+ * Sets fd_direct and alignment, or says why not with what the file system answered. */
 int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struct tnd_err *err);
 void tnd_file_close_direct(struct tnd_io_file *file);
 

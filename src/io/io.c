@@ -94,6 +94,16 @@ void tnd_io_destroy(struct tnd_io **io)
     *io = NULL;
 }
 
+void tnd_io_abandon(struct tnd_io **io)
+{
+    struct tnd_io_engine *engines[] = {(*io)->uring, (*io)->threads, (*io)->other};
+
+    for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
+        if (engines[i] && engines[i]->ops->abandon)
+            engines[i]->ops->abandon(engines[i]);
+    *io = NULL;
+}
+
 int tnd_io_register(struct tnd_io *io, uint32_t index, void *data, size_t bytes)
 {
     if (io->uring && io->uring->ops->register_buffer(io->uring, index, data, bytes))
@@ -168,8 +178,8 @@ int tnd_io_attach(struct tnd_io *io, struct tnd_io_file *file, struct tnd_err *e
         int r = tnd_file_open_direct(file, io->options.alignment, &why);
 
         file->direct = r >= 0;
-        if (r == -ENOMEM || (r < 0 && io->options.direct == TND_ON))
-            return tnd_fail(err, r == -ENOMEM ? r : -ENODEV, "%s", why.text);
+        if (r < 0 && io->options.direct == TND_ON)
+            return tnd_fail(err, -ENODEV, "%s", why.text);
         if (r < 0)
             tnd_reasons_add(file->reasons, "%s", why.text);
     }
@@ -301,6 +311,10 @@ static void settle(struct tnd_io *io, struct tnd_io_read *read)
 
     if (read->engine == io->uring && io->uring)
         io->uring_in_flight--;
+    if (read->given_up) { /* its file may be closed: nothing goes on from here */
+        finish(io, read, -EIO);
+        return;
+    }
     if (read->answer == -EAGAIN || read->answer == -EINTR) {
         retry_later(io, read);
         return;

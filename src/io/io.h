@@ -56,6 +56,7 @@ struct tnd_io_read {
     struct tnd_io_read *next;
     int64_t answer; /* what the engine got for [offset + bytes_done, …): bytes or -errno */
     bool was_direct;
+    bool given_up; /* nobody waits for it any more: it is not continued, and fails when it comes back */
 };
 
 /* Whether a span of a mapped read is its own place. */
@@ -68,6 +69,9 @@ struct tnd_io_engine_ops {
     const char *name;
     bool scatters; /* buffered reads may go to spans */
     void (*destroy)(struct tnd_io_engine *engine);
+    /* Optional: in place of destroy while reads are in it that may never come back. Ends what can be ended without
+     * them; what they use, the engine itself too, stays as it is for good. */
+    void (*abandon)(struct tnd_io_engine *engine);
     /* Takes the rest of a read: [bytes_done, bytes). It answers later, in whatever order. */
     void (*submit)(struct tnd_io_engine *engine, struct tnd_io_read *read);
     /* What is done, linked by next. Never waits. */
@@ -102,6 +106,8 @@ struct tnd_io;
 int tnd_io_create(struct tnd_io **ret_io, const struct tnd_io_options *options, struct tnd_err *err);
 /* No read may be in flight. */
 void tnd_io_destroy(struct tnd_io **io);
+/* In place of destroy when reads are in flight that were given up. */
+void tnd_io_abandon(struct tnd_io **io);
 
 /* Chooses engine and direct I/O for a file of a load, by residency, file system and what the kernel lets; -ENODEV when
  * an engine was demanded and is refused. The reasons are kept in file->reasons. */

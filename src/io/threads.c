@@ -26,7 +26,8 @@ struct threads {
     pthread_cond_t queued_cond;
     struct tnd_io_read *queue, **queue_tail; /* under mutex, first in first out */
     struct tnd_io_read *done, **done_tail;   /* under mutex */
-    bool stopping; /* under mutex */
+    bool stopping;  /* under mutex */
+    bool abandoned; /* under mutex: nobody but the threads themselves looks at this any more, nor they at the waker */
     uint32_t thread_count;
     pthread_t threads[THREADS_MAX];
 };
@@ -100,6 +101,8 @@ static void *thread_main(void *argument)
     for (;;) {
         struct tnd_io_read *read = threads->queue;
 
+        if (threads->abandoned)
+            break;
         if (!read) {
             if (threads->stopping)
                 break;
@@ -114,6 +117,8 @@ static void *thread_main(void *argument)
         read->answer = threads->run(read);
 
         pthread_mutex_lock(&threads->mutex);
+        if (threads->abandoned)
+            break;
         read->next = NULL;
         *threads->done_tail = read;
         threads->done_tail = &read->next;
@@ -164,6 +169,19 @@ static void threads_destroy(struct tnd_io_engine *engine)
     tnd_free(&allocator, threads);
 }
 
+/* The threads that hang cannot be joined; what they see stays. */
+static void threads_abandon(struct tnd_io_engine *engine)
+{
+    struct threads *threads = (struct threads *)engine;
+
+    pthread_mutex_lock(&threads->mutex);
+    threads->abandoned = true;
+    pthread_cond_broadcast(&threads->queued_cond);
+    for (uint32_t i = 0; i < threads->thread_count; i++)
+        pthread_detach(threads->threads[i]);
+    pthread_mutex_unlock(&threads->mutex);
+}
+
 int tnd_io_threaded_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, const char *name,
                            bool scatters, int64_t (*run)(struct tnd_io_read *read), struct tnd_err *err)
 {
@@ -177,6 +195,7 @@ int tnd_io_threaded_create(struct tnd_io_engine **ret_engine, const struct tnd_i
         .name = name,
         .scatters = scatters,
         .destroy = threads_destroy,
+        .abandon = threads_abandon,
         .submit = threads_submit,
         .reap = threads_reap,
     };

@@ -7,9 +7,17 @@
 #include "io/io.h"
 #include "pipeline/workers.h"
 
-/* FREE → READING → READY → WORKING → FREE; a read that landed in its place, or failed, goes READING → FREE.
- * READY and WORKING chunks hold a pool buffer; a worker owns it while WORKING, the kernel while READING. */
-enum tnd_chunk_state { TND_CHUNK_FREE, TND_CHUNK_READING, TND_CHUNK_READY, TND_CHUNK_WORKING, TND_CHUNK_STATE_COUNT };
+/* FREE → READING → READY → WORKING → FREE; a read that landed in its place, or failed, goes READING → FREE. One that
+ * does not come back is given up: READING → FAILED, and → FREE only if it ever does.
+ * READY and WORKING chunks hold a pool buffer; a worker owns it while WORKING, the kernel while READING or FAILED. */
+enum tnd_chunk_state {
+    TND_CHUNK_FREE,
+    TND_CHUNK_READING,
+    TND_CHUNK_READY,
+    TND_CHUNK_WORKING,
+    TND_CHUNK_FAILED,
+    TND_CHUNK_STATE_COUNT
+};
 
 /* Where a window's bytes go first. */
 enum tnd_landing {

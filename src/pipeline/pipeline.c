@@ -11,6 +11,7 @@
 #include "model/model.h"
 
 #define POLL_COUNT 32
+#define SUSPECT_NS TND_NS_PER_S
 #define WORKING_A_WORKER 2 /* one it copies, one it finds when it is done */
 
 /* ---- Life -------------------------------------------------------------------------------------------------- */
@@ -63,7 +64,10 @@ void tnd_pipeline_stop(struct tnd_pipeline *pipeline)
     if (!pipeline->started)
         return;
     assert(!pipeline->active && !pipeline->reading);
-    tnd_io_destroy(&pipeline->io); /* lets go of the buffers before they are unmapped */
+    if (pipeline->pool.counts[TND_CHUNK_FAILED])
+        tnd_io_abandon(&pipeline->io);
+    else
+        tnd_io_destroy(&pipeline->io); /* lets go of the buffers before they are unmapped */
     tnd_pool_finish(&pipeline->pool);
     pipeline->started = false;
 }
@@ -155,11 +159,16 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     struct tnd_transfer *transfer = chunk->transfer;
     uint32_t window = chunk->window;
 
+    if (chunk->state == TND_CHUNK_FAILED) { /* after all; its transfer has ended */
+        tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
+        return;
+    }
     tnd_transfer_account(transfer, pipeline->options.now_ns());
+    transfer->progress_ns = transfer->accounted_ns;
+    transfer->suspected_ns = 0;
     transfer->reading--;
     pipeline->reading--;
-    tnd_transfer_count(transfer, &chunk->read, tnd_io_engine_of(pipeline->io, &chunk->read),
-                       chunk->landing == TND_LAND_POOL);
+    tnd_transfer_read_done(transfer, pipeline->io, &chunk->read, chunk->landing == TND_LAND_POOL);
     learn(pipeline, transfer, chunk);
     if (chunk->read.result < 0) {
         tnd_transfer_fail_read(transfer, window, &chunk->read);
@@ -186,6 +195,55 @@ static bool reap_reads(struct tnd_pipeline *pipeline, int64_t timeout_ns)
     for (uint32_t i = 0; i < count; i++)
         read_done(pipeline, (struct tnd_chunk *)((char *)reads[i] - offsetof(struct tnd_chunk, read)));
     return count > 0;
+}
+
+static void give_up(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, uint64_t now_ns)
+{
+    struct tnd_pool *pool = &pipeline->pool;
+
+    for (uint32_t i = 0; i < pool->chunk_count; i++) {
+        struct tnd_chunk *chunk = &pool->chunks[i];
+
+        if (chunk->state != TND_CHUNK_READING || chunk->transfer != transfer)
+            continue;
+        chunk->read.given_up = true;
+        tnd_transfer_give_up(transfer, chunk->window, &chunk->read, now_ns - transfer->progress_ns);
+        tnd_pool_move(pool, chunk, TND_CHUNK_FAILED);
+        transfer->reading--;
+        pipeline->reading--;
+    }
+}
+
+/* Gives transfers up none of whose reads came back for too long; called when there was nothing to reap. Twice too
+ * late is too late: a process that was stopped for a while finds its clock ahead of reads that are long done. */
+static void give_up_hung(struct tnd_pipeline *pipeline)
+{
+    uint64_t now = pipeline->options.now_ns();
+
+    for (struct tnd_transfer *transfer = pipeline->active; transfer; transfer = transfer->next) {
+        if (!transfer->reading || now - transfer->progress_ns < pipeline->options.read_timeout_ns)
+            continue;
+        if (!transfer->suspected_ns)
+            transfer->suspected_ns = now;
+        else if (now - transfer->suspected_ns >= SUSPECT_NS)
+            give_up(pipeline, transfer, now);
+    }
+}
+
+/* How long a wait may be before a transfer is to be looked at again. */
+static int64_t hung_due(const struct tnd_pipeline *pipeline, int64_t timeout_ns)
+{
+    uint64_t now = pipeline->options.now_ns();
+
+    for (const struct tnd_transfer *transfer = pipeline->active; transfer; transfer = transfer->next) {
+        uint64_t due = transfer->suspected_ns ? transfer->suspected_ns + SUSPECT_NS
+                                              : transfer->progress_ns + pipeline->options.read_timeout_ns;
+        int64_t left = due > now ? (int64_t)(due - now) : 0;
+
+        if (transfer->reading && (timeout_ns < 0 || left < timeout_ns))
+            timeout_ns = left;
+    }
+    return timeout_ns;
 }
 
 /* On a worker: the pieces of one buffer to their places. */
@@ -277,6 +335,10 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
         return true; /* an error to go on from */
     landing = choose_landing(pipeline, transfer, index);
     chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);
+    if (!chunk && pipeline->pool.counts[TND_CHUNK_FAILED] == pipeline->pool.chunk_count) {
+        tnd_transfer_starve(transfer);
+        return true;
+    }
     if (!chunk)
         return false;
     tnd_transfer_account(transfer, pipeline->options.now_ns());
@@ -307,6 +369,8 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
         chunk->read.buffer = file->map + window->offset;
     }
     transfer->window_next++;
+    if (!transfer->reading)
+        transfer->progress_ns = transfer->accounted_ns;
     transfer->reading++;
     transfer->stats.depth_max = (uint32_t)tnd_max(transfer->stats.depth_max, transfer->reading);
     pipeline->reading++;
@@ -408,6 +472,12 @@ bool tnd_pipeline_tick(struct tnd_pipeline *pipeline)
 
 bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns)
 {
+    bool moved;
+
+    timeout_ns = hung_due(pipeline, timeout_ns);
     tnd_waker_prepare(&pipeline->waker);
-    return reap_reads(pipeline, atomic_load(&pipeline->mail) ? 0 : timeout_ns);
+    moved = reap_reads(pipeline, atomic_load(&pipeline->mail) ? 0 : timeout_ns);
+    if (!moved)
+        give_up_hung(pipeline);
+    return moved;
 }

@@ -22,6 +22,7 @@ struct tnd_pipeline_options {
     uint32_t chunk_bytes;
     uint32_t depth, depth_max; /* reads in flight: at the start, and at the most if more brings more */
     uint64_t pool_bytes_max;
+    uint64_t read_timeout_ns; /* a transfer none of whose reads come back for so long is given up */
     struct tnd_workers *workers;
     uint64_t (*now_ns)(void);
 };

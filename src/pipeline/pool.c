@@ -8,9 +8,10 @@
 /* [from][to] */
 static const bool legal[TND_CHUNK_STATE_COUNT][TND_CHUNK_STATE_COUNT] = {
     [TND_CHUNK_FREE] = {[TND_CHUNK_READING] = true},
-    [TND_CHUNK_READING] = {[TND_CHUNK_READY] = true, [TND_CHUNK_FREE] = true},
+    [TND_CHUNK_READING] = {[TND_CHUNK_READY] = true, [TND_CHUNK_FREE] = true, [TND_CHUNK_FAILED] = true},
     [TND_CHUNK_READY] = {[TND_CHUNK_WORKING] = true, [TND_CHUNK_FREE] = true},
     [TND_CHUNK_WORKING] = {[TND_CHUNK_FREE] = true},
+    [TND_CHUNK_FAILED] = {[TND_CHUNK_FREE] = true},
 };
 
 int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, struct tnd_io *io, uint32_t chunk_bytes,
@@ -40,6 +41,8 @@ int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, 
 
 void tnd_pool_finish(struct tnd_pool *pool)
 {
+    if (pool->counts[TND_CHUNK_FAILED]) /* the kernel may write to their buffers yet: never given back */
+        return;
     assert(pool->counts[TND_CHUNK_FREE] == pool->chunk_count || !pool->memory.data);
     tnd_mapping_finish(&pool->memory);
     tnd_free(&pool->allocator, pool->chunks);

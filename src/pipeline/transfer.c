@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "model/model.h"
 
 void tnd_transfer_account(struct tnd_transfer *transfer, uint64_t now_ns)
@@ -57,6 +58,30 @@ void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index
     keep_error(transfer, &err);
 }
 
+void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read,
+                          uint64_t waited_ns)
+{
+    const struct tnd_window *window = &transfer->plan->windows[window_index];
+    struct tnd_err err = {0};
+
+    transfer->stats.reads_given_up++;
+    tnd_fail(&err, -EIO, "%s: read of tensor %s at offset %llu has not come back for %.1f s and is given up",
+             read->file->path, tensor_at(transfer, window, read->offset), (unsigned long long)read->offset,
+             (double)waited_ns / TND_NS_PER_S);
+    keep_error(transfer, &err);
+}
+
+void tnd_transfer_starve(struct tnd_transfer *transfer)
+{
+    const struct tnd_window *window = &transfer->plan->windows[transfer->window_next];
+    struct tnd_err err = {0};
+
+    tnd_fail(&err, -EIO, "%s: tensor %s at offset %llu: all buffers are held by reads that never came back",
+             transfer->files[window->file].path, tensor_at(transfer, window, window->offset),
+             (unsigned long long)window->offset);
+    keep_error(transfer, &err);
+}
+
 bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file, struct tnd_io *io,
                          struct tnd_workers *workers)
 {
@@ -84,7 +109,8 @@ static void detach(struct tnd_transfer *transfer, struct tnd_io *io)
 
         if (!file->engine)
             continue;
-        tnd_io_detach(io, file);
+        if (!transfer->stats.reads_given_up) /* closing a file of a server that hangs may hang too */
+            tnd_io_detach(io, file);
         if (!transfer->first_error.result && file->source && tnd_file_check_identity(file->source, &err) < 0)
             keep_error(transfer, &err);
     }
@@ -105,13 +131,13 @@ void tnd_transfer_end(struct tnd_transfer *transfer, struct tnd_io *io)
                         (unsigned long long)transfer->stats.pool_bytes_read);
     detach(transfer, io);
     atomic_store(&transfer->touch_stop, true);
-    if (transfer->fresh)
+    if (transfer->fresh && !transfer->stats.reads_given_up)
         tnd_hide_from_children(transfer->fresh, transfer->fresh_bytes, false);
     tnd_readiness_end(&transfer->readiness, &transfer->first_error);
 }
 
-void tnd_transfer_count(struct tnd_transfer *transfer, const struct tnd_io_read *read, enum tnd_engine engine,
-                        bool through_pool)
+void tnd_transfer_read_done(struct tnd_transfer *transfer, struct tnd_io *io, const struct tnd_io_read *read,
+                            bool through_pool)
 {
     struct tnd_transfer_stats *stats = &transfer->stats;
     uint64_t bytes = read->bytes_done;
@@ -121,7 +147,9 @@ void tnd_transfer_count(struct tnd_transfer *transfer, const struct tnd_io_read 
     stats->retries += read->retries;
     stats->direct_bytes_read += read->was_direct ? bytes : 0;
     stats->pool_bytes_read += through_pool ? bytes : 0;
-    stats->engine_bytes[engine] += bytes;
+    stats->engine_bytes[tnd_io_engine_of(io, read)] += bytes;
+    if (--transfer->windows_left[read->file - transfer->files] == 0)
+        tnd_io_detach(io, read->file); /* a model of hundreds of files would else hold as many descriptors more */
 }
 
 void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index)

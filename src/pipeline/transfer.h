@@ -23,6 +23,7 @@ struct tnd_transfer_stats {
     uint64_t engine_bytes[TND_ENGINE_NIL + 1];
     uint64_t read_busy_ns, work_busy_ns, overlap_ns;
     uint32_t depth_max, retries;
+    uint32_t reads_given_up; /* the kernel may still write to their places: the destination is never freed */
 };
 
 struct tnd_transfer {
@@ -30,6 +31,7 @@ struct tnd_transfer {
     struct tnd_plan *plan;
     struct tnd_io_file *files; /* [model file_count] */
     uint32_t file_count;
+    uint32_t *windows_left; /* [file_count] whose reads have not finished */
     struct tnd_span *spans; /* [plan piece_count] */
     uint8_t **homes;        /* [plan window_count] where a window can land in place, NULL where it cannot */
     enum tnd_switch in_place;
@@ -45,6 +47,8 @@ struct tnd_transfer {
     uint32_t reading, ready, working; /* chunks */
     struct tnd_err first_error;
     uint64_t accounted_ns;
+    uint64_t progress_ns; /* when a read last came back, or there was none to wait for */
+    uint64_t suspected_ns; /* since when it has taken too long; 0: it has not */
     struct tnd_transfer_stats stats; /* others read it once the readiness has ended */
     struct tnd_transfer *next;
 
@@ -64,11 +68,16 @@ bool tnd_transfer_stopped(const struct tnd_transfer *transfer);
  * The first one starts the touching jobs. False, with the error kept, when there is no way. */
 bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file, struct tnd_io *io,
                          struct tnd_workers *workers);
-/* What a finished read adds to the statistics. */
-void tnd_transfer_count(struct tnd_transfer *transfer, const struct tnd_io_read *read, enum tnd_engine engine,
-                        bool through_pool);
+/* A read has finished, well or not: counts it, and lets go of its file after the last one. */
+void tnd_transfer_read_done(struct tnd_transfer *transfer, struct tnd_io *io, const struct tnd_io_read *read,
+                            bool through_pool);
 /* Keeps a failed read's error, unless there was one before. */
 void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read);
+/* Keeps the error of a read that does not come back, and counts it. */
+void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read,
+                          uint64_t waited_ns);
+/* Keeps the error of a transfer that gets no buffer, because reads that were given up hold them all. */
+void tnd_transfer_starve(struct tnd_transfer *transfer);
 /* The pieces of a window lie in their places. */
 void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index);
 /* All is in, or nothing more will come: the transfer may be gone when it returns. */

@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "io/io.h"
+#include "support/known_file.h"
 #include "support/suite.h"
 
 #define CHUNK ((uint32_t)64 << 10)
@@ -40,11 +41,6 @@ static struct tnd_waker waker;
 static struct tnd_io *io;
 static struct tnd_reasons reasons;
 static uint8_t *memory; /* [DEPTH][CHUNK], page-aligned */
-
-static uint8_t byte_at(uint64_t offset)
-{
-    return (uint8_t)(offset * 167 + (offset >> 9) * 13 + (offset >> 17));
-}
 
 static void setup(void)
 {
@@ -70,27 +66,6 @@ static void teardown(void)
     tnd_io_destroy(&io);
     tnd_waker_finish(&waker);
     free(memory);
-}
-
-/* A file of that many known bytes, on the disk and gone from the page cache. */
-static struct tnd_model_file make_file(uint64_t bytes)
-{
-    char path[256];
-    struct tnd_model_file file = {.fd = -1};
-    uint8_t *content = malloc(bytes + 1);
-
-    snprintf(path, sizeof(path), "%s/tundish-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    file.fd = mkstemp(path);
-    ck_assert_int_ge(file.fd, 0);
-    unlink(path);
-    for (uint64_t i = 0; i < bytes; i++)
-        content[i] = byte_at(i);
-    ck_assert_int_eq(write(file.fd, content, bytes), (ssize_t)bytes);
-    free(content);
-    fsync(file.fd);
-    posix_fadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
-    file.file = (struct tnd_file){.path = "test file", .bytes = bytes};
-    return file;
 }
 
 static struct tnd_io_file attach(const struct tnd_model_file *source)
@@ -128,21 +103,12 @@ static struct tnd_io_read *wait_one(void)
     return done;
 }
 
-static void check_bytes(const uint8_t *buffer, uint64_t offset, uint32_t bytes)
-{
-    uint32_t i = 0;
-
-    while (i < bytes && buffer[i] == byte_at(offset + i))
-        i++;
-    ck_assert_msg(i == bytes, "byte %llu", (unsigned long long)offset + i);
-}
-
 START_TEST(reads_files_of_odd_sizes)
 {
     static const uint64_t sizes[] = {1, 511, 512, 513, 4095, 4096, 4097, 65535, 65536, 65537, 200001};
 
     for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-        struct tnd_model_file source = make_file(sizes[s]);
+        struct tnd_model_file source = known_file(sizes[s]);
         struct tnd_io_file file = attach(&source);
 
         for (uint64_t offset = 0; offset < sizes[s]; offset += CHUNK) {
@@ -152,7 +118,7 @@ START_TEST(reads_files_of_odd_sizes)
             ck_assert_ptr_eq(wait_one(), &read);
             ck_assert_int_eq(read.result, 0);
             ck_assert_int_eq(read.was_direct, file.direct);
-            check_bytes(memory, offset, read.bytes_wanted);
+            known_bytes(memory, offset, read.bytes_wanted);
         }
         tnd_io_detach(io, &file);
         close(source.fd);
@@ -162,7 +128,7 @@ END_TEST
 
 START_TEST(reads_many_at_once)
 {
-    struct tnd_model_file source = make_file(40 * CHUNK);
+    struct tnd_model_file source = known_file(40 * CHUNK);
     struct tnd_io_file file = attach(&source);
     struct tnd_io_read reads[DEPTH];
     uint32_t started = 0, done = 0;
@@ -180,7 +146,7 @@ START_TEST(reads_many_at_once)
         struct tnd_io_read *read = wait_one();
 
         ck_assert_int_eq(read->result, 0);
-        check_bytes(read->buffer, read->offset, CHUNK);
+        known_bytes(read->buffer, read->offset, CHUNK);
         done++;
         if (started < 40) {
             read->offset = (uint64_t)(started++ * 7 % 40) * CHUNK;
@@ -195,7 +161,7 @@ END_TEST
 
 START_TEST(tells_where_a_cut_file_ends)
 {
-    struct tnd_model_file source = make_file(4 * CHUNK);
+    struct tnd_model_file source = known_file(4 * CHUNK);
     struct tnd_io_file file = attach(&source);
     struct tnd_io_read read = make_read(&file, 2 * CHUNK, memory);
 
@@ -217,7 +183,7 @@ END_TEST
 
 START_TEST(scatters_into_spans)
 {
-    struct tnd_model_file source = make_file(4 * CHUNK);
+    struct tnd_model_file source = known_file(4 * CHUNK);
     struct tnd_io_file file = attach(&source);
     struct tnd_span spans[200];
     struct tnd_io_read read = make_read(&file, CHUNK, NULL);
@@ -243,7 +209,7 @@ START_TEST(scatters_into_spans)
     ck_assert_ptr_eq(wait_one(), &read);
     ck_assert_int_eq(read.result, 0);
     for (uint32_t i = 0; i < count; i++) {
-        check_bytes(spans[i].destination, CHUNK + spans[i].window_offset, spans[i].bytes);
+        known_bytes(spans[i].destination, CHUNK + spans[i].window_offset, spans[i].bytes);
         ck_assert_uint_eq(spans[i].destination[spans[i].bytes], 0xC5);
     }
     tnd_io_detach(io, &file);
@@ -253,7 +219,7 @@ END_TEST
 
 START_TEST(steps_down_when_a_direct_read_is_refused)
 {
-    struct tnd_model_file source = make_file(2 * CHUNK);
+    struct tnd_model_file source = known_file(2 * CHUNK);
     struct tnd_io_options options = {
         .engine = modes[mode_now].engine,
         .depth = DEPTH,
@@ -278,7 +244,7 @@ START_TEST(steps_down_when_a_direct_read_is_refused)
     tnd_io_submit(io, &read);
     ck_assert_ptr_eq(wait_one(), &read);
     ck_assert_int_eq(read.result, 0);
-    check_bytes(memory + 1, 0, read.bytes);
+    known_bytes(memory + 1, 0, read.bytes);
     ck_assert(!file.direct);
     ck_assert_uint_eq(reasons.count, 1);
     ck_assert_ptr_nonnull(strstr(reasons.text[0], "a direct read at 0 is refused"));
@@ -373,7 +339,7 @@ START_TEST(nil_answers_without_bytes)
         .allocator = tnd_allocator_or_default(NULL),
         .waker = &waker,
     };
-    struct tnd_model_file source = make_file(CHUNK);
+    struct tnd_model_file source = known_file(CHUNK);
     struct tnd_io_file file = {.source = &source, .path = "x", .bytes = CHUNK, .reasons = &reasons, .fd_direct = -1};
     struct tnd_io_read read = make_read(&file, 0, memory);
     struct tnd_err err = {0};

@@ -72,6 +72,57 @@ def check_refused(what, model, without, exit_code, *arguments):
     report(what, "passed")
 
 
+class Cgroup:
+    """A memory cgroup of our own below the one of this process, of either version."""
+
+    FORMS = (("/sys/fs/cgroup", "0::", "memory.max"), ("/sys/fs/cgroup/memory", ":memory:", "memory.limit_in_bytes"))
+
+    def __init__(self, limit_bytes):
+        self.folder, self.why = None, "no memory controller can be written to here"
+        with open("/proc/self/cgroup", encoding="ascii") as file:
+            lines = file.read().splitlines()
+        for root, marker, limit in self.FORMS:
+            for path in [line.split(marker, 1)[1] for line in lines if marker in line]:
+                folder = f"{root}{path.rstrip('/')}/tundish-test-{os.getpid()}"
+                try:
+                    os.mkdir(folder)
+                except OSError as error:
+                    self.why = f"{folder}: {error.strerror}"
+                    continue
+                try:
+                    with open(os.path.join(folder, limit), "r+", encoding="ascii") as file:  # the kernel made it
+                        file.write(str(limit_bytes))
+                    self.folder = folder
+                    return
+                except OSError as error:
+                    self.why = f"{error.filename}: {error.strerror}"
+                    os.rmdir(folder)
+
+    def run(self, *arguments):
+        def enter():
+            Path(self.folder, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+        return subprocess.run([TUNDISH, *arguments], capture_output=True, text=True, timeout=120, preexec_fn=enter)
+
+    def remove(self):
+        os.rmdir(self.folder)
+
+
+def check_cgroup(model, limit_bytes, exit_code, words):
+    what = f"a cgroup of {limit_bytes >> 20} MiB"
+    if SANITIZED:
+        return report(what, "skipped", "the sanitizer in this build needs more")
+    cgroup = Cgroup(limit_bytes)
+    if not cgroup.folder:
+        return report(what, "skipped", cgroup.why)
+    evict(model)
+    done = cgroup.run("load", model)
+    cgroup.remove()
+    if done.returncode != exit_code or words not in done.stderr:
+        return report(what, "failed", f"exit {done.returncode}, not {exit_code}: {done.stderr}")
+    report(what, "passed")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)  # for a child that is nobody
@@ -101,6 +152,8 @@ def main():
         check_refused("no eventfd", model, "eventfd", 6, "load", model)
         check_refused("no threads", model, "threads", 6, "load", model)
         check_refused("no memory for the pool", model, "memory=120000000", 6, "load", model)
+        check_cgroup(model, os.path.getsize(model) // 2, 6, "are available")
+        check_cgroup(model, os.path.getsize(model) + (64 << 20), 0, "")
         check_refused("a budget that is too small", model, None, 6, "load", model, "--memory", "1M")
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0

@@ -21,6 +21,7 @@ SIM = ("sim/sim_pipeline.c", ["400"], "seed ")
 SECONDS_MAX = {"sim/sim_pipeline.c": 60}
 SECONDS_MAX_OTHERS = 20
 AT_ONCE = 2
+SUPPORT = ("gguf_file.c", "known_file.c")
 
 
 def check(source, name):
@@ -39,6 +40,12 @@ MUTANTS = [
     ("a cancel loses what is being copied", "pipeline/pipeline.c",
      "if (transfer->reading || transfer->ready || transfer->working || wants_reads(transfer))",
      "if (transfer->reading || transfer->ready || wants_reads(transfer))", SIM),
+    ("the buffer of a hung read is used again", "pipeline/pipeline.c",
+     "tnd_pool_move(pool, chunk, TND_CHUNK_FAILED);", "tnd_pool_move(pool, chunk, TND_CHUNK_FREE);", SIM),
+    ("the pool of a hung read is unmapped", "pipeline/pool.c", "if (pool->counts[TND_CHUNK_FAILED])", "if (false)",
+     SIM),
+    ("the destination of a hung read is freed", "load.c", "if (load->transfer.stats.reads_given_up) {", "if (false) {",
+     SIM),
     ("one load has all the turns", "pipeline/pipeline.c", "        pipeline->turn = &transfer->next;\n", "",
      check("unit/test_load", "takes_turns_with_the_loads")),
     ("a short direct read goes on unaligned", "io/io.c",
@@ -116,7 +123,7 @@ class Tree:
             listed = re.search(r"tundish_sources = files\((.*?)\n\)", file.read(), re.S).group(1)
         self.names = re.findall(r"'([\w/]+\.c)'", listed)
         self.objects = {name: self.object(name) for name in self.names}
-        self.support = os.path.join(folder, "support.o")
+        self.support = [self.object(name) for name in SUPPORT]
         self.lock = threading.Lock()
         self.clean = {}
 
@@ -134,7 +141,8 @@ class Tree:
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda name: self.compile(os.path.join(self.source, name), self.objects[name], self.source),
                           self.names))
-        self.compile(os.path.join(self.root, "tests/support/gguf_file.c"), self.support, self.source)
+        for name in SUPPORT:
+            self.compile(os.path.join(self.root, "tests/support", name), self.object(name), self.source)
 
     def test_object(self, test):
         """Built once: a mutant is another object behind the same headers."""
@@ -145,7 +153,7 @@ class Tree:
             return target
 
     def link(self, test, objects, target):
-        code, text = run([*self.cc, self.test_object(test), self.support, *objects, *self.check, *self.libraries,
+        code, text = run([*self.cc, self.test_object(test), *self.support, *objects, *self.check, *self.libraries,
                           "-ldl", "-o", target])
         if code:
             raise RuntimeError(f"{test} does not link:\n{text}")

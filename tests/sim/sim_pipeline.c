@@ -2,9 +2,10 @@
 
 /* Goal: whatever the order and the outcome of reads and copies, a load ends, with the right bytes or the right error,
  * and no buffer is used by two at once.
- * Method: the whole pipeline on one thread, with an engine that answers late, out of order, short, with EAGAIN or with
- * an error, workers that run when the schedule says so, a clock of our own, several loads at once, tiny pools and
- * cancels; all of it drawn from a seed. Each tensor is compared when it is announced, not only at the end.
+ * Method: the whole pipeline on one thread, with an engine that answers late, out of order, short, with EAGAIN, with
+ * an error or not before everybody has given up, workers that run when the schedule says so, a clock of our own,
+ * several loads at once, tiny pools and cancels; all of it drawn from a seed. Each tensor is compared when it is
+ * announced, not only at the end.
  *
  *   sim_pipeline [COUNT [FIRST]]     a failing seed N is run again with: sim_pipeline 1 N
  *
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "load.h"
 #include "loader.h"
 #include "model/model.h"
@@ -85,8 +87,10 @@ struct fake {
     struct tnd_io_engine_ops ops;
     struct tnd_io_read *pending[PENDING_MAX];
     uint32_t pending_count;
+    struct tnd_io_read *hung[PENDING_MAX];
+    uint32_t hung_count;
     uint64_t file_bytes;
-    uint32_t short_per_mille, again_per_mille, error_per_mille;
+    uint32_t short_per_mille, again_per_mille, error_per_mille, hang_per_mille;
     uint64_t cut_at; /* where a file ends earlier than it said; UINT64_MAX: nowhere */
     uint32_t errors_given;
     uint64_t answers;
@@ -159,11 +163,23 @@ static struct tnd_io_read *fake_reap(struct tnd_io_engine *engine)
         struct tnd_io_read *read = fake->pending[index];
 
         fake->pending[index] = fake->pending[--fake->pending_count];
+        if (draw_below(1000) < fake->hang_per_mille) {
+            fake->hung[fake->hung_count++] = read;
+            continue;
+        }
         read->answer = answer(fake, read);
         read->next = done;
         done = read;
     }
     return done;
+}
+
+/* The hung reads come after all. */
+static void thaw(struct fake *fake)
+{
+    while (fake->hung_count)
+        fake->pending[fake->pending_count++] = fake->hung[--fake->hung_count];
+    fake->hang_per_mille = 0;
 }
 
 static void fake_destroy(struct tnd_io_engine *engine)
@@ -230,6 +246,7 @@ struct watched {
     struct tnd_model *model;
     bool *seen; /* [tensor_count] compared when it was announced */
     bool canceled;
+    struct tnd_load *kept; /* what a load with reads that may still come leaves behind */
     uint8_t *memory; /* the caller's, for about half of the tensors; canaries around each */
     uint64_t memory_used, memory_bytes;
 };
@@ -299,6 +316,58 @@ static void check_pool(const struct tnd_pipeline *pipeline)
     CHECK(pipeline->reading == pipeline->pool.counts[TND_CHUNK_READING], "%u reads", pipeline->reading);
 }
 
+/* Takes loads and pipeline down. Reads that were given up come back before that, or after all of it: what they write
+ * to must be there then too. */
+static void tear_down(struct tnd_loader *loader, struct watched *watched, uint32_t load_count, struct fake *fake)
+{
+    struct tnd_pipeline *pipeline = &loader->pipeline;
+    struct tnd_io *io = pipeline->io;
+    bool late = draw_below(2);
+
+    if (!late) {
+        thaw(fake);
+        for (uint32_t step = 0; pipeline->pool.counts[TND_CHUNK_FAILED]; step++) {
+            CHECK(step < STEPS_MAX, "no end");
+            clock_ns += 1000000;
+            tnd_pipeline_wait(pipeline, 0);
+            tnd_pipeline_tick(pipeline);
+        }
+    }
+    for (uint32_t i = 0; i < load_count; i++) {
+        struct watched *one = &watched[i];
+
+        one->kept = one->load->transfer.stats.reads_given_up ? one->load : NULL;
+        tnd_load_destroy(&one->load);
+    }
+    late = pipeline->pool.counts[TND_CHUNK_FAILED] > 0;
+    CHECK(pipeline->pool.counts[TND_CHUNK_FREE] + pipeline->pool.counts[TND_CHUNK_FAILED] ==
+              pipeline->pool.chunk_count, "a chunk is lost");
+    tnd_pipeline_stop(pipeline);
+    thaw(fake);
+    while (fake->pending_count)
+        answer(fake, fake->pending[--fake->pending_count]);
+    if (late) { /* what nobody else gives back */
+        pipeline->pool.counts[TND_CHUNK_FREE] = pipeline->pool.chunk_count;
+        pipeline->pool.counts[TND_CHUNK_FAILED] = 0;
+        tnd_pool_finish(&pipeline->pool);
+        tnd_io_destroy(&io);
+    }
+    for (uint32_t i = 0; i < load_count; i++) {
+        struct watched *one = &watched[i];
+
+        if (one->kept) {
+            tnd_device_host.block_free(&one->kept->block);
+            tnd_plan_finish(&one->kept->plan);
+            tnd_free(&loader->allocator, one->kept);
+        }
+        free_model(one->model);
+        free(one->seen);
+        free(one->memory);
+    }
+    tnd_workers_destroy(&loader->workers);
+    tnd_pipeline_finish(pipeline);
+}
+
 /* Returns how many steps it took and how many answers were given. */
 static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
 {
@@ -322,6 +391,7 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
     fake.short_per_mille = (uint32_t)draw_below(300);
     fake.again_per_mille = (uint32_t)draw_below(100);
     fake.error_per_mille = hostile ? (uint32_t)draw_below(50) : 0;
+    fake.hang_per_mille = draw_below(8) == 0 ? (uint32_t)draw_below(50) : 0;
 
     loader_options.chunk_bytes = (uint32_t)65536 << draw_below(3);
     loader_options.depth = 1 + (uint32_t)draw_below(8);
@@ -339,6 +409,7 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
     options.pool_bytes_max = loader.options.pool_bytes_max;
     options.workers = loader.workers;
     options.now_ns = now_fake;
+    options.read_timeout_ns = TND_NS_PER_S;
     CHECK(tnd_pipeline_init(&loader.pipeline, &options, &err) == 0, "%s", err.text);
     CHECK(tnd_pipeline_start(&loader.pipeline, &err) == 0, "%s", err.text);
     loader.driven_by = pthread_self();
@@ -384,6 +455,10 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
             tnd_load_cancel(watched[i].load);
         }
         clock_ns += draw_below(400000);
+        if (fake.hang_per_mille && draw_below(200) == 0)
+            clock_ns += TND_NS_PER_S / 2;
+        if (fake.hung_count && draw_below(1000) == 0)
+            fake.pending[fake.pending_count++] = fake.hung[--fake.hung_count];
         switch (draw_below(4)) {
         case 0:
             tnd_pipeline_tick(&loader.pipeline);
@@ -424,21 +499,15 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
         else if (r == -EBADMSG)
             CHECK(cut, "%s", tnd_load_error(one->load));
         else
-            CHECK(r == -EIO && (fake.errors_given || cut), "%d: %s", r, tnd_load_error(one->load));
+            CHECK(r == -EIO && (fake.errors_given || cut || fake.hang_per_mille), "%d: %s", r,
+                  tnd_load_error(one->load));
         for (uint32_t t = 0; t < one->model->tensor_count; t++)
             if (one->seen[t]) /* and nothing wrote to it since */
                 compare(one, t, one->load->tensors[t]);
         check_canaries(one);
-        tnd_load_destroy(&one->load);
-        free_model(one->model);
-        free(one->seen);
-        free(one->memory);
     }
     *ret_answers = fake.answers;
-    CHECK(loader.pipeline.pool.counts[TND_CHUNK_FREE] == loader.pipeline.pool.chunk_count, "a chunk is lost");
-    tnd_pipeline_stop(&loader.pipeline);
-    tnd_workers_destroy(&loader.workers);
-    tnd_pipeline_finish(&loader.pipeline);
+    tear_down(&loader, watched, load_count, &fake);
 }
 
 /* The same schedule with its first answer failing, its second, … until none is left; then canceled at each step. */
