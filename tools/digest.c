@@ -9,17 +9,18 @@
 #include "session.h"
 #include "text.h"
 #include "values.h"
+#include "whole_file.h"
 
 /* null where the type's elements cannot be told. */
 static void json_values(struct json *json, const char *key, const struct digest *item, uint64_t count)
 {
-    if (!values_readable(item->tensor->dtype)) {
+    if (!values_readable(item->dtype)) {
         json_null(json, key);
         return;
     }
     json_array_begin(json, key);
     for (uint64_t i = 0; i < count && i < item->tensor->elements; i++)
-        values_json(json, item->tensor->dtype, item->data, i);
+        values_json(json, item->dtype, item->data, i);
     json_array_end(json);
 }
 
@@ -30,7 +31,7 @@ static void print_digests(const struct digests *digests, const struct options *o
     for (uint32_t i = 0; i < digests->count; i++) {
         const struct digest *item = &digests->items[i];
 
-        printf("%s  ", sha256_text(item->sha256).s);
+        printf("%s  ", hash_text(digests->hash, item->sum).s);
         text_print(stdout, item->tensor->name, item->tensor->name_bytes, SIZE_MAX);
         putchar('\n');
         if (options->values > 0) {
@@ -55,13 +56,13 @@ static void json_digests(const struct digests *digests, const struct options *op
 
         json_object_begin(&json, NULL);
         json_bytes(&json, "name", tensor->name, tensor->name_bytes);
-        json_string(&json, "dtype", tnd_dtype_name(tensor->dtype));
+        json_string(&json, "dtype", tnd_dtype_name(item->dtype));
         json_array_begin(&json, "shape");
         for (uint32_t k = 0; k < tensor->dims; k++)
             json_uint(&json, NULL, tensor->shape[k]);
         json_array_end(&json);
-        json_uint(&json, "bytes", tensor->bytes);
-        json_string(&json, "sha256", sha256_text(item->sha256).s);
+        json_uint(&json, "bytes", item->bytes);
+        json_string(&json, digests->hash->name, hash_text(digests->hash, item->sum).s);
         if (options->values > 0)
             json_values(&json, "values", item, options->values);
         json_object_end(&json);
@@ -75,17 +76,19 @@ int command_digest(const struct options *options)
 {
     struct session session = {.options = options};
     struct digests digests = {0};
-    int code = options->manifest_out ? manifest_check_place(options->manifest_out) : 0;
+    struct whole_file manifest = WHOLE_FILE_NONE;
+    int code = options->manifest_out ? manifest_prepare(&manifest, options->manifest_out) : 0;
 
     if (code == 0)
-        code = digests_take(&digests, &session);
+        code = digests_take(&digests, hashes[options->algo], &session);
     if (code == 0 && options->manifest_out)
-        code = manifest_write(options->manifest_out, &digests);
+        code = manifest_write(&manifest, &digests);
     if (code == 0 && options->json)
         json_digests(&digests, options);
     else if (code == 0)
         print_digests(&digests, options);
-    digests_finish(&digests);
+    whole_file_finish(&manifest);
     session_finish(&session);
+    digests_finish(&digests);
     return code;
 }

@@ -2,13 +2,13 @@
 #include "commands.h"
 
 #include <assert.h>
-#include <dlfcn.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "gpu.h"
 #include "json.h"
 #include "text.h"
 #include "tundish.h"
@@ -29,8 +29,8 @@ struct item {
 
 struct examination {
     struct tnd_probe probe;
-    bool has_model, driver, library;
-    char library_reason[256];
+    struct gpu gpu;
+    bool has_model;
     struct item items[16];
     size_t item_count;
 };
@@ -74,24 +74,37 @@ static struct text binary(uint64_t bytes)
 
 /* ---- Machine and process ----------------------------------------------------------------------------------- */
 
+static void see_pages(struct examination *ex)
+{
+    const struct tnd_probe *probe = &ex->probe;
+    const char *huge = probe->huge_pages;
+    bool good = strcmp(huge, "always") == 0 || strcmp(huge, "madvise") == 0;
+    struct item *item = add(ex, "pages", "pages", good, "%s; huge pages: ", binary(probe->page_bytes).s);
+    size_t used = strlen(item->found);
+
+    if (probe->huge_page_bytes == 0)
+        snprintf(item->found + used, sizeof(item->found) - used, "none in this kernel");
+    else
+        snprintf(item->found + used, sizeof(item->found) - used, "%s, %s", binary(probe->huge_page_bytes).s,
+                 good ? huge : "switched off");
+    if (good)
+        follows(item, "buffers and tensors lie on huge pages");
+    else
+        follows(item, "reads are cut into more requests, and clearing memory takes more than twice as long: "
+                      "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
+}
+
 static void see_machine(struct examination *ex)
 {
     const struct tnd_probe *probe = &ex->probe;
     struct item *item = add(ex, "kernel", "kernel", true, "Linux %s", probe->kernel);
 
-    follows(item, "tundish %s reads by whatever of the below this kernel allows", tnd_version());
+    follows(item, "the lines below are what it lets tundish %s do, found by trying", tnd_version());
     item = add(ex, "cpu", "processor", true, "%s%s%s%s", text_count(probe->cores, "core").s,
                probe->cpu_f16c ? ", f16c" : "", probe->cpu_avx2 ? ", avx2" : "", probe->cpu_avx512f ? ", avx512f" : "");
     follows(item, "%s", probe->cores > 1 ? "reads, copies and page clearing overlap"
                                          : "one core copies and clears pages: give the process two where it can be");
-    item = add(ex, "pages", "huge pages", strcmp(probe->huge_pages, "always") == 0 ||
-               strcmp(probe->huge_pages, "madvise") == 0, "%s, pages of %s", probe->huge_pages[0] != '\0' ?
-               probe->huge_pages : "none", binary(probe->page_bytes).s);
-    if (item->good)
-        follows(item, "buffers and tensors lie on pages of %s", binary(probe->huge_page_bytes).s);
-    else
-        follows(item, "reads are cut into more requests, and clearing memory takes more than twice as long: "
-                      "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
+    see_pages(ex);
 }
 
 static void see_memory(struct examination *ex)
@@ -120,6 +133,9 @@ static const char *uring_remedy(const struct tnd_probe *probe)
 {
     if (probe->uring_disabled > 0)
         return "sysctl -w kernel.io_uring_disabled=0 lets it";
+    if (probe->uring_setup == -ENOSYS)
+        return "Linux has it from 5.1 on; in a container, let its seccomp profile have io_uring_setup, io_uring_enter "
+               "and io_uring_register";
     if (probe->uring_enter < 0)
         return "in a container, let its seccomp profile have io_uring_enter and io_uring_register too";
     return "in a container, let its seccomp profile have io_uring_setup, io_uring_enter and io_uring_register";
@@ -130,11 +146,11 @@ static void see_uring(struct examination *ex)
     const struct tnd_probe *probe = &ex->probe;
     const char *found = probe->uring_setup < 0 ? "refused at set-up" : probe->uring_enter < 0 ? "refused at enter"
                                                                                             : "works";
-    struct item *item = add(ex, "io_uring", "io_uring", probe->uring_reason[0] == '\0', "%s, sysctl %s", found,
-                            probe->uring_disabled < 0    ? "not there"
-                            : probe->uring_disabled == 0 ? "0 (allowed)"
-                            : probe->uring_disabled == 1 ? "1 (its group only)"
-                                                         : "2 (nobody)");
+    struct item *item = add(ex, "io_uring", "io_uring", probe->uring_reason[0] == '\0', "%s%s", found,
+                            probe->uring_disabled == 0   ? ", allowed by sysctl"
+                            : probe->uring_disabled == 1 ? ", sysctl: its group only"
+                            : probe->uring_disabled > 1  ? ", sysctl: nobody may"
+                                                         : "");
 
     if (item->good)
         follows(item, "several reads are in flight at the cost of one thread");
@@ -147,13 +163,16 @@ static void see_memlock(struct examination *ex)
     const struct tnd_probe *probe = &ex->probe;
     bool limited = probe->memlock_bytes != UINT64_MAX, ring = probe->uring_reason[0] == '\0';
     bool refused = probe->uring_buffers_reason[0] != '\0';
-    struct item *item = add(ex, "memlock", "locked memory", !refused, "memlock %s",
+    struct item *item = add(ex, "memlock", "locked memory", !refused, "limit (memlock) %s",
                             limited ? binary(probe->memlock_bytes).s : "unlimited");
 
     if (!ring)
         follows(item, "of no account without io_uring");
     else if (!refused)
-        follows(item, "buffers are registered with the ring, %s of them", binary(probe->uring_buffer_bytes).s);
+        follows(item, "%s of buffers can be registered with the ring: enough%s", binary(probe->uring_buffer_bytes).s,
+                limited && probe->uring_buffer_bytes > probe->memlock_bytes
+                    ? ", the limit does not bind this process"
+                    : "");
     else
         follows(item, "registered buffers are refused (%s of %s taken): slower by a few per cent; "
                       "ulimit -l unlimited, or systemd's LimitMEMLOCK=infinity",
@@ -162,46 +181,61 @@ static void see_memlock(struct examination *ex)
 
 static void see_gpu(struct examination *ex)
 {
-    void *library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-    struct item *item;
+    const struct gpu *gpu = &ex->gpu;
+    struct item *item = add(ex, "gpu", "GPU", true, "%s, %s%s%s",
+                            gpu->count > 0 ? text_count(gpu->count, "NVIDIA card").s : "no NVIDIA card seen",
+                            gpu->driver ? "driver " : "no driver", gpu->driver_version,
+                            gpu->library ? ", libcuda.so.1" : "");
+    const char *lacking = "";
 
-    if (!library)
-        snprintf(ex->library_reason, sizeof(ex->library_reason), "%s", dlerror());
-    ex->library = library != NULL; /* stays open: a driver need not survive being closed */
-    ex->driver = access("/proc/driver/nvidia", F_OK) == 0;
-    item = add(ex, "gpu", "GPU", true, "%s, %s", ex->driver ? "NVIDIA driver" : "no NVIDIA driver",
-               ex->library ? "libcuda.so.1" : "no libcuda.so.1");
-    follows(item, "this build has no CUDA device yet: tensors go to host memory%s",
-            ex->driver && !ex->library ? "; the driver's library is missing (in a container: its NVIDIA runtime)" : "");
+    if (gpu->driver && !gpu->library)
+        lacking = "; the driver's library libcuda.so.1 is missing (in a container: its NVIDIA runtime)";
+    else if (gpu->count > 0 && !gpu->driver)
+        lacking = "; the card's driver is not loaded";
+    follows(item, "this build has no CUDA device: tensors go to host memory%s", lacking);
 }
 
 /* ---- The model's files ------------------------------------------------------------------------------------- */
 
 /* The ring only hides threads on these; a load does not try. */
-static bool ring_of_use(const struct tnd_probe *probe)
+static bool hides_threads(const struct tnd_probe *probe)
 {
-    return strncmp(probe->file_system, "overlay", 7) != 0 && strcmp(probe->file_system, "btrfs") != 0 &&
-           strcmp(probe->file_system, "tmpfs") != 0 && strcmp(probe->file_system, "ramfs") != 0;
+    return strncmp(probe->file_system, "overlay", 7) == 0 || strcmp(probe->file_system, "btrfs") == 0;
+}
+
+static bool is_memory(const struct tnd_probe *probe)
+{
+    return strcmp(probe->file_system, "tmpfs") == 0 || strcmp(probe->file_system, "ramfs") == 0;
 }
 
 static void see_file(struct examination *ex)
 {
     const struct tnd_probe *probe = &ex->probe;
-    struct item *item = add(ex, "file_system", "file system", ring_of_use(probe), "%s, %s, the largest %s",
+    struct item *item = add(ex, "file_system", "file system", !hides_threads(probe), "%s, %s, %s%s",
                             probe->file_system, text_count(probe->file_count, "file").s,
-                            text_bytes(probe->file_bytes).s);
+                            probe->file_count > 1 ? "the largest " : "", text_bytes(probe->file_bytes).s);
 
-    if (item->good)
-        follows(item, "reads go to the disk as they are sent");
-    else if (strcmp(probe->file_system, "tmpfs") == 0 || strcmp(probe->file_system, "ramfs") == 0)
+    if (is_memory(probe))
         follows(item, "the file is in memory already, and is copied from there by threads");
+    else if (item->good)
+        follows(item, "reads go to the disk as they are sent");
     else
         follows(item, "reads past the cache go through kernel threads here, so threads read: a model on a volume of "
                       "ext4 or xfs comes faster");
-    item = add(ex, "cache", "page cache", true, "%" PRIu32 " %% of it is cached", probe->cached_percent);
-    follows(item, "%s", probe->cached_percent >= CACHED_PERCENT_MIN
-                            ? "a load copies it from memory, and says nothing about the disk"
-                            : "a load reads the disk; --direct off leaves the file cached for the next start");
+}
+
+static void see_cache(struct examination *ex)
+{
+    const struct tnd_probe *probe = &ex->probe;
+    struct item *item = add(ex, "cache", "page cache", true, "%" PRIu32 " %% of it is cached", probe->cached_percent);
+
+    if (is_memory(probe))
+        follows(item, "as all on %s", probe->file_system);
+    else if (probe->cached_percent >= CACHED_PERCENT_MIN)
+        follows(item, "a load copies it from memory; to see the disk, take it out first: "
+                      "dd if=FILE iflag=nocache count=0");
+    else
+        follows(item, "a load reads the disk; --direct off leaves the file cached for the next start");
 }
 
 static void see_direct(struct examination *ex)
@@ -241,6 +275,7 @@ static void examine(struct examination *ex)
     see_gpu(ex);
     if (ex->has_model) {
         see_file(ex);
+        see_cache(ex);
         see_direct(ex);
         see_load(ex);
     }
@@ -278,6 +313,8 @@ static void print_examination(const struct examination *ex)
     if (refused > 0)
         printf("\n%s with ! %s something; loads work all the same, by the next best way\n",
                text_count(refused, "line").s, refused == 1 ? "costs" : "cost");
+    if (!ex->has_model)
+        printf("\nwith a MODEL: its file system, page cache and direct I/O, and how a load of it would go\n");
 }
 
 /* null where there is no limit, or nothing says. */
@@ -339,9 +376,11 @@ static void json_gpu(struct json *json, const struct examination *ex)
 {
     json_object_begin(json, "gpu");
     json_bool(json, "build_has_cuda", false);
-    json_bool(json, "driver", ex->driver);
-    json_bool(json, "libcuda", ex->library);
-    json_reason(json, "reason", ex->library_reason);
+    json_uint(json, "cards", ex->gpu.count);
+    json_bool(json, "driver", ex->gpu.driver);
+    json_reason(json, "driver_version", ex->gpu.driver_version);
+    json_bool(json, "libcuda", ex->gpu.library);
+    json_reason(json, "reason", ex->gpu.library_reason);
     json_object_end(json);
 }
 
@@ -401,6 +440,7 @@ int command_doctor(const struct options *options)
 
     if (r < 0)
         return fail_result(r, NULL);
+    gpu_look(&ex.gpu);
     examine(&ex);
     if (options->json)
         json_examination(&ex, options->model);

@@ -24,12 +24,15 @@ struct tnd_loader_options options_loader(const struct options *options)
         .pool_bytes_max = options->pool_bytes,
         .thread_count = (uint32_t)options->threads,
         .memory_bytes_max = options->memory_bytes,
+        .read_timeout_ns = options->read_timeout_s * 1000000000,
         .log = options->verbose ? log_line : NULL,
     };
 }
 
 struct tnd_load_options options_load(const struct options *options)
 {
+    static const enum tnd_dtype dtypes[] = {TND_DTYPE_NONE, TND_F16, TND_BF16, TND_F32};
+
     return (struct tnd_load_options){
         .size = sizeof(struct tnd_load_options),
         .order = (enum tnd_order)options->order,
@@ -37,6 +40,8 @@ struct tnd_load_options options_load(const struct options *options)
         .layer_first = options->layer_first,
         .layer_count = options->layer_count,
         .in_place = (enum tnd_switch)options->in_place,
+        .dtype = dtypes[options->dtype],
+        .digest = (enum tnd_digest)options->digest,
     };
 }
 

@@ -100,7 +100,6 @@ int main(int argument_count, char **arguments)
     setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
     setvbuf(stderr, lines, _IOLBF, sizeof(lines));
     signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes shows as EFBIG, which has a sentence too */
-    signal(SIGPIPE, SIG_IGN); /* a reader that left shows as EPIPE, which has a sentence */
     interrupt_init();
     return finish_output(run(argument_count, arguments));
 }

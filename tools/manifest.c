@@ -4,8 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,31 +15,14 @@
 
 #define MAGIC "tundish-manifest "
 #define VERSION "1"
-#define ALGORITHM "sha256"
-#define TEMPORARY_TRIES 100
 
 /* ---- Writing ----------------------------------------------------------------------------------------------- */
 
-static int fail_place(const char *path, int error)
-{
-    bool absent = error == ENOENT || error == ENOTDIR || error == EACCES || error == EPERM || error == EROFS ||
-                  error == ELOOP || error == ENAMETOOLONG;
-
-    return fail(absent ? EXIT_NOT_FOUND : EXIT_FAILED, "cannot write the manifest %s: %s", path, strerror(error));
-}
-
-/* Where a link leads, so that it stays one; path itself when nothing is there yet. */
-static void target_of(const char *path, char target[PATH_MAX])
-{
-    if (!realpath(path, target))
-        snprintf(target, PATH_MAX, "%s", path);
-}
-
 /* Whether what is there may be replaced: nothing, or a manifest. A model named by mistake is neither. */
-static bool may_replace(const char *target)
+static bool may_replace(const struct whole_file *file)
 {
     char start[sizeof(MAGIC) - 1];
-    int fd = open(target, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = openat(file->folder, file->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     ssize_t bytes = fd < 0 ? 0 : read(fd, start, sizeof(start));
 
     if (fd >= 0)
@@ -48,39 +30,13 @@ static bool may_replace(const char *target)
     return bytes == 0 || (bytes == (ssize_t)sizeof(start) && !memcmp(start, MAGIC, sizeof(start)));
 }
 
-int manifest_check_place(const char *path)
+int manifest_prepare(struct whole_file *file, const char *path)
 {
-    char target[PATH_MAX];
-    struct stat status;
+    int code = whole_file_prepare(file, "the manifest", path);
 
-    if (path[0] == '\0' || strlen(path) >= PATH_MAX)
-        return fail_place(path, path[0] == '\0' ? ENOENT : ENAMETOOLONG);
-    target_of(path, target);
-    if (stat(target, &status) == 0 && !S_ISREG(status.st_mode))
-        return fail(EXIT_NOT_FOUND, "cannot write the manifest %s: it is there and no regular file", path);
-    if (!may_replace(target))
+    if (code == 0 && !may_replace(file))
         return fail(EXIT_USAGE, "cannot write the manifest %s: it is there and no manifest, so it stays", path);
-    if (access(dirname(target), W_OK) < 0)
-        return fail_place(path, errno);
-    return 0;
-}
-
-/* A file of its own beside the target, with the permissions that a new file gets. */
-static FILE *temporary_open(const char *target, char *temporary, size_t temporary_bytes)
-{
-    for (int i = 0; i < TEMPORARY_TRIES; i++) {
-        int written = snprintf(temporary, temporary_bytes, "%s.%ld.%d.tmp", target, (long)getpid(), i);
-        FILE *file;
-
-        if (written < 0 || (size_t)written >= temporary_bytes) {
-            errno = ENAMETOOLONG;
-            return NULL;
-        }
-        file = fopen(temporary, "wxe");
-        if (file || errno != EEXIST)
-            return file;
-    }
-    return NULL;
+    return code;
 }
 
 static void write_name(FILE *out, const char *name, size_t bytes)
@@ -104,59 +60,28 @@ static void write_name(FILE *out, const char *name, size_t bytes)
     }
 }
 
-static void write_manifest(FILE *out, const struct digests *digests)
+static void write_manifest(FILE *out, const void *cookie)
 {
+    const struct digests *digests = cookie;
     uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < digests->count; i++)
         bytes += digests->items[i].tensor->bytes;
-    fprintf(out, MAGIC VERSION " " ALGORITHM "\ntensors %" PRIu32 " bytes %" PRIu64 "\n", digests->count, bytes);
+    fprintf(out, MAGIC VERSION " %s\ntensors %" PRIu32 " bytes %" PRIu64 "\n", digests->hash->name, digests->count,
+            bytes);
     for (uint32_t i = 0; i < digests->count; i++) {
         const struct tnd_tensor *tensor = digests->items[i].tensor;
 
-        fprintf(out, "%s  %s  %" PRIu64 "  ", sha256_text(digests->items[i].sha256).s, tnd_dtype_name(tensor->dtype),
-                tensor->bytes);
+        fprintf(out, "%s  %s  %" PRIu64 "  ", hash_text(digests->hash, digests->items[i].sum).s,
+                tnd_dtype_name(tensor->dtype), tensor->bytes);
         write_name(out, tensor->name, tensor->name_bytes);
         fputc('\n', out);
     }
 }
 
-/* The name, too, has to survive a loss of power; a file system that cannot say so has done what it can. */
-static void sync_folder(char *target)
+int manifest_write(const struct whole_file *file, const struct digests *digests)
 {
-    int fd = open(dirname(target), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
-}
-
-int manifest_write(const char *path, const struct digests *digests)
-{
-    char target[PATH_MAX], temporary[PATH_MAX + 32];
-    FILE *file;
-    int error = 0;
-
-    target_of(path, target);
-    file = temporary_open(target, temporary, sizeof(temporary));
-    if (!file)
-        return fail_place(path, errno);
-    write_manifest(file, digests);
-    if (fflush(file) != 0 || fsync(fileno(file)) < 0)
-        error = errno;
-    else if (ferror(file))
-        error = EIO;
-    if (fclose(file) != 0 && error == 0)
-        error = errno;
-    if (error == 0 && rename(temporary, target) < 0)
-        error = errno;
-    if (error != 0) {
-        unlink(temporary);
-        return fail_place(path, error);
-    }
-    sync_folder(target);
-    return 0;
+    return whole_file_write(file, write_manifest, digests);
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------------------- */
@@ -168,23 +93,32 @@ struct reader {
     uint32_t line;
 };
 
-static int malformed(const struct reader *reader, const char *what)
+__attribute__((format(printf, 2, 3))) static int malformed(const struct reader *reader, const char *format, ...)
 {
+    char what[160];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
     return fail(EXIT_MALFORMED, "%s: line %" PRIu32 ": %s", reader->path, reader->line, what);
 }
 
-/* Takes a line, whose line feed becomes a NUL. NULL when none is left, none that ends, or one with a NUL inside. */
+/* Takes a line, whose line feed becomes a NUL, and a carriage return before it too: an editor or a mail may have put
+ * that there, and no name holds one. NULL when none is left, none that ends, or one with a NUL inside. */
 static char *line_take(struct reader *reader)
 {
     char *line = reader->at;
-    char *feed = memchr(line, '\n', (size_t)(reader->end - line));
+    char *end = memchr(line, '\n', (size_t)(reader->end - line));
 
     reader->line++;
-    if (!feed)
+    if (!end)
         return NULL;
-    *feed = '\0';
-    reader->at = feed + 1;
-    return memchr(line, '\0', (size_t)(feed - line)) ? NULL : line;
+    reader->at = end + 1;
+    if (end > line && end[-1] == '\r')
+        end--;
+    *end = '\0';
+    return memchr(line, '\0', (size_t)(end - line)) ? NULL : line;
 }
 
 static char *digits_take(char *at, uint64_t *ret_value)
@@ -206,30 +140,39 @@ static char *word_take(char *at, const char *word)
     return at && strncmp(at, word, bytes) == 0 ? at + bytes : NULL;
 }
 
-static int parse_head(struct reader *reader, uint64_t *ret_count, uint64_t *ret_bytes)
+/* Line 1. */
+static int parse_magic(struct manifest *manifest, struct reader *reader)
 {
     char *line = line_take(reader);
-    char *at = line ? word_take(line, MAGIC) : NULL;
-    char *algorithm = at ? strchr(at, ' ') : NULL;
+    char *version = line ? word_take(line, MAGIC) : NULL;
+    char *algorithm = version ? strchr(version, ' ') : NULL;
 
-    if (!algorithm || algorithm == at)
-        return malformed(reader, "expected \"" MAGIC VERSION " " ALGORITHM "\"");
+    if (!algorithm || algorithm == version)
+        return malformed(reader, "expected \"" MAGIC VERSION " %s\"", hashes[0]->name);
     *algorithm++ = '\0';
-    if (strcmp(at, VERSION) != 0)
+    if (strcmp(version, VERSION) != 0)
         return fail(EXIT_UNSUPPORTED, "%s: a manifest of version %.20s, this tundish reads version " VERSION,
-                    reader->path, at);
-    if (strcmp(algorithm, ALGORITHM) != 0)
-        return fail(EXIT_UNSUPPORTED, "%s: digests by %.40s, this tundish compares " ALGORITHM, reader->path,
-                    algorithm);
-    line = line_take(reader);
-    at = line ? word_take(line, "tensors ") : NULL;
+                    reader->path, version);
+    manifest->hash = hash_find(algorithm);
+    if (!manifest->hash)
+        return fail(EXIT_UNSUPPORTED, "%s: digests by %.40s; 'tundish digest --help' lists the algorithms it knows",
+                    reader->path, algorithm);
+    return 0;
+}
+
+/* Line 2. */
+static int parse_sums(struct reader *reader, uint64_t *ret_count, uint64_t *ret_bytes)
+{
+    char *line = line_take(reader);
+    char *at = line ? word_take(line, "tensors ") : NULL;
+
     at = at ? digits_take(at, ret_count) : NULL;
     at = word_take(at, " bytes ");
     at = at ? digits_take(at, ret_bytes) : NULL;
     if (!at || *at != '\0')
         return malformed(reader, "expected \"tensors COUNT bytes COUNT\"");
     if (*ret_count > MANIFEST_TENSORS_MAX)
-        return malformed(reader, "more tensors than the 1000000 that a manifest may list");
+        return malformed(reader, "more tensors than the %d that a manifest may list", MANIFEST_TENSORS_MAX);
     return 0;
 }
 
@@ -262,7 +205,7 @@ static bool unescape(char *name, size_t *ret_bytes)
     return true;
 }
 
-static int parse_entry(struct reader *reader, struct manifest_entry *entry)
+static int parse_entry(const struct hash *hash, struct reader *reader, struct manifest_entry *entry)
 {
     char *before = reader->at, *line = line_take(reader), *at;
 
@@ -271,9 +214,9 @@ static int parse_entry(struct reader *reader, struct manifest_entry *entry)
     if (!line)
         return malformed(reader, before < reader->end ? "no line feed at its end: the file is cut"
                                                       : "the file ends here, expected another tensor");
-    if (!sha256_parse(line, entry->sha256))
-        return malformed(reader, "expected the 64 hexadecimal digits of a SHA-256");
-    at = word_take(line + 2 * SHA256_BYTES, "  ");
+    if (!hash_parse(hash, line, entry->sum))
+        return malformed(reader, "expected %u hexadecimal digits of %s", 2 * hash->bytes, hash->title);
+    at = word_take(line + 2 * hash->bytes, "  ");
     entry->dtype = at;
     at = at ? strchr(at, ' ') : NULL;
     if (!at || at == entry->dtype || !word_take(at, "  "))
@@ -326,8 +269,10 @@ static int sort_names(struct manifest *manifest, struct reader *reader)
 static int parse(struct manifest *manifest, struct reader *reader)
 {
     uint64_t count = 0, bytes = 0, sum = 0;
-    int code = parse_head(reader, &count, &bytes);
+    int code = parse_magic(manifest, reader);
 
+    if (code == 0)
+        code = parse_sums(reader, &count, &bytes);
     if (code != 0)
         return code;
     manifest->entries = calloc(count + 1, sizeof(*manifest->entries));
@@ -335,7 +280,7 @@ static int parse(struct manifest *manifest, struct reader *reader)
     if (!manifest->entries || !manifest->by_name)
         return fail(EXIT_RESOURCE, "out of memory for a manifest of %" PRIu64 " tensors", count);
     for (; manifest->count < count; manifest->count++) {
-        code = parse_entry(reader, &manifest->entries[manifest->count]);
+        code = parse_entry(manifest->hash, reader, &manifest->entries[manifest->count]);
         if (code != 0)
             return code;
         if (__builtin_add_overflow(sum, manifest->entries[manifest->count].bytes, &sum))

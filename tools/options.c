@@ -39,6 +39,8 @@ static const struct spec specs[] = {
     {"--direct", "auto|on|off", "past the page cache", MOVES, CHOICE, AT(direct), 0, 0},
     {"--in-place", "auto|on|off", "reads land where the tensors will lie, or go through the pool", MOVES, CHOICE,
      AT(in_place), 0, 0},
+    {"--dtype", "native|f16|bf16|f32", "what tensors become on their way; native: what they are", PARTS, CHOICE,
+     AT(dtype), 0, 0},
     {"--device", "auto|host|cuda:N", "where the tensors go", MOVES, DEVICE, AT(cuda), 0, 0},
     {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", PARTS, TEXT, AT(only), 0, 0},
     {"--layers", "A-B", "only these layers, both ends included; A alone for one", PARTS, LAYERS, AT(layer_first), 0,
@@ -50,8 +52,13 @@ static const struct spec specs[] = {
     {"--depth", "N", "reads in flight", MOVES, COUNT, AT(depth), 1, 256},
     {"--threads", "N", "threads that copy and touch memory", MOVES, COUNT, AT(threads), 1, 1024},
     {"--memory", "BYTES", "refuse to take more than this", MOVES, BYTES, AT(memory_bytes), 1, INT64_MAX},
+    {"--read-timeout", "SECONDS", "give a load up when no read of it comes back for so long; 30 without this", MOVES,
+     COUNT, AT(read_timeout_s), 1, 86400 * 365},
     {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, RATE, AT(disk_bytes_per_s), 0, 0},
     {"--repeat", "N", "load N times with the same loader", LOAD, COUNT, AT(repeat), 1, 1000000},
+    {"--digest", "off|xxh3", "take digests in passing", LOAD, CHOICE, AT(digest), 0, 0},
+    {"--algo", "sha256|xxh3", "xxh3 is faster; it finds accidents, not what somebody changed", DIGEST, CHOICE,
+     AT(algo), 0, 0},
     {"--values", "N", "the first N values of each tensor too", DIGEST, COUNT, AT(values), 0, 1000000},
     {"--manifest-out", "FILE", "write the digests to FILE too, for verify", DIGEST, TEXT, AT(manifest_out), 0, 0},
     {"--manifest", "FILE", "load, and compare with the digests in FILE, which digest --manifest-out wrote", VERIFY,
@@ -66,7 +73,7 @@ static const struct {
     [COMMAND_INFO] = {"info", "what a model's files hold; reads no tensor data"},
     [COMMAND_PLAN] = {"plan", "what a load would read and take, before it takes anything"},
     [COMMAND_LOAD] = {"load", "load a model into memory and say how fast it came and why"},
-    [COMMAND_DIGEST] = {"digest", "load, then the SHA-256 of each tensor's bytes"},
+    [COMMAND_DIGEST] = {"digest", "load, and take the SHA-256 or XXH3 of each tensor's bytes"},
     [COMMAND_VERIFY] = {"verify", "check a model's structure, and its bytes against digests that are known"},
     [COMMAND_DOCTOR] = {"doctor", "what this machine allows and refuses, and what to do about it"},
 };
@@ -251,8 +258,10 @@ static int check(const struct options *options, enum command command)
     if ((command == COMMAND_DIGEST || command == COMMAND_VERIFY) && options->engine == TND_ENGINE_NIL)
         return fail(EXIT_USAGE, "%s: --engine nil reads nothing, so there is nothing to take a digest of",
                     commands[command].name);
-    if (options->manifest_out && (options->only || options->layer_count > 0))
-        return fail(EXIT_USAGE, "--manifest-out is of a whole model: leave --only and --layers away");
+    if (options->digest && options->engine == TND_ENGINE_NIL)
+        return fail(EXIT_USAGE, "--digest: --engine nil reads nothing, so there is nothing to take a digest of");
+    if (options->manifest_out && (options->only || options->layer_count > 0 || options->dtype != 0))
+        return fail(EXIT_USAGE, "--manifest-out is of a whole model as it is: leave --only, --layers and --dtype away");
     if (options->cuda >= 0)
         return fail(EXIT_RESOURCE, "--device cuda:%d: this build has no CUDA device", options->cuda);
     return 0;

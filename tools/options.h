@@ -17,12 +17,15 @@ struct options {
     const char *model;
     bool help, json, verbose;
     int engine, direct, in_place, order; /* enum tnd_engine, tnd_switch, tnd_switch, tnd_order */
+    int dtype;                           /* of dtypes in library.c */
+    int digest;                          /* enum tnd_digest */
+    int algo;                            /* of hashes[] */
     int cuda;                            /* ordinal, -1 = no */
     const char *only;
     const char *manifest, *manifest_out;
     uint32_t layer_first, layer_count;
     uint64_t pool_bytes, chunk_bytes, memory_bytes;
-    uint64_t depth, threads, repeat, values;
+    uint64_t depth, threads, repeat, values, read_timeout_s;
     double disk_bytes_per_s; /* 0 = not given */
 };
 

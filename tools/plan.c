@@ -85,8 +85,12 @@ static void print_plan(const struct options *options, const struct tnd_model *mo
     struct tnd_plan_sizes sizes;
 
     tnd_plan_sizes(plan, &sizes);
-    printf("tensors  %" PRIu32 " in %s, %s\n", sizes.tensor_count, text_count(sizes.layer_count, "layer").s,
+    printf("tensors  %" PRIu32 " in %s, %s", sizes.tensor_count, text_count(sizes.layer_count, "layer").s,
            text_bytes(sizes.tensor_bytes).s);
+    if (sizes.converted_bytes > 0)
+        printf(", of which %s are converted: then %s", text_bytes(sizes.converted_bytes).s,
+               text_bytes(sizes.loaded_bytes).s);
+    putchar('\n');
     printf("reads    %" PRIu32 " of %s together, holding %s of tensors\n", sizes.window_count,
            text_bytes(sizes.read_bytes).s, text_count(sizes.piece_count, "piece").s);
     printf("memory   tensors %s, pool %s, of %s there is\n", text_bytes(sizes.destination_bytes).s,
@@ -145,6 +149,8 @@ static void json_plan(const struct options *options, const struct tnd_model *mod
     json_begin(&json, stdout);
     json_object_begin(&json, NULL);
     json_uint(&json, "tensor_bytes", sizes.tensor_bytes);
+    json_uint(&json, "loaded_bytes", sizes.loaded_bytes);
+    json_uint(&json, "converted_bytes", sizes.converted_bytes);
     json_uint(&json, "read_bytes", sizes.read_bytes);
     json_uint(&json, "destination_bytes", sizes.destination_bytes);
     json_uint(&json, "pool_bytes", sizes.pool_bytes);

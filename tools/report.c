@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "library.h"
 #include "text.h"
 
 static double per_s(double amount, uint64_t ns)
@@ -20,6 +21,8 @@ static const char *limit_name(enum tnd_limit limit)
         return "disk";
     case TND_LIMIT_COPY:
         return "copy";
+    case TND_LIMIT_CONVERT:
+        return "convert";
     case TND_LIMIT_MEMORY:
         return "memory";
     }
@@ -59,6 +62,40 @@ static void print_speed(const struct session *session, const struct tnd_load_sta
                text_ns(stats->ready_ns).s);
 }
 
+/* Tensors of each type that were to become another and stayed what they are. */
+static void count_kept(const struct session *session, uint32_t *counts)
+{
+    enum tnd_dtype wanted = options_load(session->options).dtype;
+    const struct tnd_tensor *tensor;
+    const void *data;
+
+    memset(counts, 0, TND_DTYPE_COUNT * sizeof(*counts));
+    for (uint32_t i = 0; wanted != TND_DTYPE_NONE && (tensor = tnd_model_tensor(session->model, i)); i++) {
+        enum tnd_dtype dtype;
+        uint64_t bytes;
+
+        if (tnd_load_tensor_data(session->load, i, &data) == 0 &&
+            tnd_load_tensor_type(session->load, i, &dtype, &bytes) == 0 && dtype != wanted)
+            counts[dtype]++;
+    }
+}
+
+static void print_conversion(const struct session *session, const struct tnd_load_stats *stats)
+{
+    uint32_t kept[TND_DTYPE_COUNT];
+
+    count_kept(session, kept);
+    if (stats->converted_bytes > 0)
+        printf("became   %s: %s converted in passing; %" PRIu64 " values overflowed to infinity, %" PRIu64
+               " vanished to zero\n",
+               tnd_dtype_name(options_load(session->options).dtype), text_bytes(stats->converted_bytes).s,
+               stats->overflowed, stats->underflowed);
+    for (int i = 0; i < TND_DTYPE_COUNT; i++)
+        if (kept[i] > 0)
+            printf("kept     %s as %s, which is not converted\n", text_count(kept[i], "tensor").s,
+                   tnd_dtype_name((enum tnd_dtype)i));
+}
+
 static void print_way(const struct tnd_load_stats *stats)
 {
     uint64_t in_place = stats->bytes_read - stats->pool_bytes_read;
@@ -72,9 +109,13 @@ static void print_way(const struct tnd_load_stats *stats)
         printf("all in place\n");
     else
         printf("%.0f %% in place, the rest through the pool\n", 100 * (double)in_place / (double)stats->bytes_read);
-    printf("limit    %s: reads under way %s, copying %s and touching memory %s over all threads\n",
-           limit_name(stats->limit), text_ns(stats->read_busy_ns).s, text_ns(stats->copy_busy_ns).s,
-           text_ns(stats->alloc_ns).s);
+    printf("limit    %s: reads under way %s, copying %s, ", limit_name(stats->limit), text_ns(stats->read_busy_ns).s,
+           text_ns(stats->copy_busy_ns).s);
+    if (stats->convert_busy_ns > 0)
+        printf("converting %s, ", text_ns(stats->convert_busy_ns).s);
+    if (stats->digest_busy_ns > 0)
+        printf("digests %s, ", text_ns(stats->digest_busy_ns).s);
+    printf("touching memory %s, over all threads\n", text_ns(stats->alloc_ns).s);
 }
 
 /* All runs do not fit on a line when there are thousands. */
@@ -101,6 +142,7 @@ void report_text(const struct session *session, const uint64_t *runs_ns, size_t 
     print_model(session, &stats);
     print_speed(session, &stats);
     print_way(&stats);
+    print_conversion(session, &stats);
     printf("cpu      %s, %.3f s per GB of the %s read\n", text_ns(session->cpu_ns).s, cpu_s_per_gb(session, &stats),
            text_bytes(stats.bytes_read).s);
     printf("memory   %s at the most: tensors %s, pool %s\n", text_bytes(stats.peak_host_bytes).s,
@@ -122,6 +164,7 @@ static void json_amounts(struct json *json, const struct tnd_load_stats *stats)
     json_uint(json, "read_count", stats->read_count);
     json_uint(json, "depth_max", stats->depth_max);
     json_uint(json, "retries", stats->retries);
+    json_uint(json, "reads_given_up", stats->reads_given_up);
     json_uint(json, "tensors", stats->tensors);
     json_uint(json, "layers", stats->layers);
 }
@@ -136,13 +179,45 @@ static void json_times(struct json *json, const struct session *session, const s
     json_uint(json, "first_layer_ns", stats->first_layer_ns);
     json_uint(json, "ready_ns", stats->ready_ns);
     json_uint(json, "read_busy_ns", stats->read_busy_ns);
-    json_uint(json, "convert_busy_ns", 0);
+    json_uint(json, "convert_busy_ns", stats->convert_busy_ns);
+    json_uint(json, "digest_busy_ns", stats->digest_busy_ns);
     json_uint(json, "copy_busy_ns", stats->copy_busy_ns);
     json_uint(json, "alloc_ns", stats->alloc_ns);
     json_uint(json, "overlap_ns", stats->overlap_ns);
     json_double(json, "bytes_per_s", per_s((double)stats->model_bytes, session->wall_ns));
     json_double(json, "tensors_per_s", per_s(stats->tensors, session->wall_ns));
     json_double(json, "cpu_s_per_gb", cpu_s_per_gb(session, stats));
+}
+
+static void json_kept(struct json *json, const struct session *session)
+{
+    uint32_t kept[TND_DTYPE_COUNT];
+
+    count_kept(session, kept);
+    json_object_begin(json, "kept");
+    for (int i = 0; i < TND_DTYPE_COUNT; i++)
+        if (kept[i] > 0)
+            json_uint(json, tnd_dtype_name((enum tnd_dtype)i), kept[i]);
+    json_object_end(json);
+}
+
+static void json_digests(struct json *json, const struct session *session)
+{
+    const struct tnd_tensor *tensor;
+    uint64_t digest;
+    char text[17];
+
+    json_array_begin(json, "digests");
+    for (uint32_t i = 0; session->options->digest && (tensor = tnd_model_tensor(session->model, i)); i++) {
+        if (tnd_load_tensor_digest(session->load, i, &digest) < 0)
+            continue; /* --only or --layers left it out */
+        snprintf(text, sizeof(text), "%016" PRIx64, digest);
+        json_object_begin(json, NULL);
+        json_bytes(json, "name", tensor->name, tensor->name_bytes);
+        json_string(json, "xxh3", text);
+        json_object_end(json);
+    }
+    json_array_end(json);
 }
 
 static void json_memory(struct json *json, const struct tnd_load_stats *stats)
@@ -153,9 +228,9 @@ static void json_memory(struct json *json, const struct tnd_load_stats *stats)
     json_uint(json, "peak_pinned_bytes", 0);
     json_uint(json, "device_bytes", 0);
     json_uint(json, "tile_bytes", 0);
-    json_uint(json, "converted_bytes", 0);
-    json_uint(json, "overflowed", 0);
-    json_uint(json, "underflowed", 0);
+    json_uint(json, "converted_bytes", stats->converted_bytes);
+    json_uint(json, "overflowed", stats->overflowed);
+    json_uint(json, "underflowed", stats->underflowed);
 }
 
 void report_json(const struct session *session, const uint64_t *runs_ns, size_t run_count)
@@ -180,6 +255,8 @@ void report_json(const struct session *session, const uint64_t *runs_ns, size_t 
     for (uint32_t i = 0; (reason = tnd_load_reason(session->load, i)); i++)
         json_string(&json, NULL, reason);
     json_array_end(&json);
+    json_kept(&json, session);
+    json_digests(&json, session);
     json_array_begin(&json, "runs");
     for (size_t i = 0; i < run_count; i++)
         json_uint(&json, NULL, runs_ns[i]);

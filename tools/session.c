@@ -17,23 +17,61 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static int start(struct session *session)
+/* From the first call to the library on; until session_wait() these hold the beginning. */
+static void clocks_start(struct session *session)
 {
-    struct tnd_model_options model_options = options_model(session->options);
-    struct tnd_loader_options loader_options = options_loader(session->options);
-    struct tnd_load_options load_options = options_load(session->options);
+    session->wall_ns = clock_ns(CLOCK_MONOTONIC);
+    session->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+static void clocks_stop(struct session *session)
+{
+    session->wall_ns = clock_ns(CLOCK_MONOTONIC) - session->wall_ns;
+    session->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - session->cpu_ns;
+}
+
+int session_open(struct session *session)
+{
+    struct tnd_model_options options = options_model(session->options);
     int r;
 
-    r = tnd_model_open(session->options->model, &model_options, &session->model);
-    if (r < 0)
-        return r;
+    if (session->model)
+        return 0;
+    clocks_start(session);
+    r = tnd_model_open(session->options->model, &options, &session->model);
+    return r < 0 ? fail_result(r, NULL) : 0;
+}
+
+static int create_loader(struct session *session)
+{
+    struct tnd_loader_options options = options_loader(session->options);
+
+    options.foreground = session->turn != NULL;
+    return tnd_loader_create(&options, &session->loader);
+}
+
+static int start_load(struct session *session)
+{
+    struct tnd_load_options options = options_load(session->options);
+
+    options.place = session->place;
+    options.place_cookie = session->cookie;
+    return tnd_load_start(session->loader, session->model, &options, &session->load);
+}
+
+int session_start(struct session *session)
+{
+    int code = session_open(session);
+    int r;
+
+    if (code != 0)
+        return code;
     interrupt_hold();
-    if (!session->loader)
-        r = tnd_loader_create(&loader_options, &session->loader);
+    r = session->loader ? 0 : create_loader(session);
     if (r >= 0)
-        r = tnd_load_start(session->loader, session->model, &load_options, &session->load);
+        r = start_load(session);
     interrupt_release();
-    return r;
+    return r < 0 ? fail_result(r, NULL) : 0;
 }
 
 /* Returns what ended the load. */
@@ -43,7 +81,8 @@ static int wait_ended(struct session *session, struct progress *progress)
     bool cancelled = false;
 
     for (;;) {
-        int r = tnd_load_wait(session->load, PROGRESS_TICK_NS);
+        int r = session->turn ? session->turn(session, session->cookie)
+                              : tnd_load_wait(session->load, PROGRESS_TICK_NS);
 
         if (r != -ETIMEDOUT && r != -EAGAIN)
             return r;
@@ -67,18 +106,14 @@ static int fail_interrupted(struct session *session)
                 at.tensors);
 }
 
-int session_load(struct session *session)
+int session_wait(struct session *session)
 {
-    uint64_t wall = clock_ns(CLOCK_MONOTONIC), cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     struct progress progress;
-    int r = start(session);
+    int r;
 
-    if (r < 0)
-        return fail_result(r, NULL);
     progress_start(&progress, session->options, session->load);
     r = wait_ended(session, &progress);
-    session->wall_ns = clock_ns(CLOCK_MONOTONIC) - wall;
-    session->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    clocks_stop(session);
     progress_end(&progress, r >= 0);
     if (interrupted()) /* also when the load was faster than the cancel */
         return fail_interrupted(session);
@@ -88,6 +123,13 @@ int session_load(struct session *session)
         return fail_result(r, sentence[0] != '\0' ? sentence : NULL);
     }
     return 0;
+}
+
+int session_load(struct session *session)
+{
+    int code = session_start(session);
+
+    return code != 0 ? code : session_wait(session);
 }
 
 void session_unload(struct session *session)

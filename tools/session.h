@@ -2,8 +2,8 @@
 #ifndef TOOLS_SESSION_H
 #define TOOLS_SESSION_H
 
-/* One model on its way into memory, with progress, SIGINT and clocks; what load and digest share. A loader serves all
- * loads of a session. */
+/* One model on its way into memory, with progress, SIGINT and clocks; what load, digest and verify share. A loader
+ * serves all loads of a session. */
 
 #include <stdint.h>
 
@@ -17,9 +17,24 @@ struct session {
     struct tnd_load *load;
     uint64_t wall_ns; /* first call to the library → all is there */
     uint64_t cpu_ns;  /* of the process, over the same span */
+
+    /* For one that uses tensors as they arrive, and sets the pace: the memory for each, and what is called over and
+     * over in place of waiting. The loader is then a foreground one, which turn() steps or lets rest; it takes no
+     * longer than PROGRESS_TICK_NS and returns as tnd_load_wait(), -ETIMEDOUT while the load goes on. */
+    tnd_place_fn place;
+    int (*turn)(struct session *session, void *cookie);
+    void *cookie; /* of both */
 };
 
-/* Opens the model and loads it. Returns 0, or an exit code when a sentence has been written. */
+/* These return 0, or an exit code when a sentence has been written; session_finish() follows either way. */
+
+/* Opens the model, unless it is. */
+int session_open(struct session *session);
+/* Opens the model and starts to load it. */
+int session_start(struct session *session);
+/* Waits until the load has ended. */
+int session_wait(struct session *session);
+/* All of that. */
 int session_load(struct session *session);
 
 /* Gives load and model back; the loader stays for the next load. */

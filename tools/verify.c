@@ -20,9 +20,8 @@
 
 #define NAME_BYTES_SHOWN 120
 
-enum fault { FAULT_MISSING, FAULT_EXTRA, FAULT_DTYPE, FAULT_BYTES, FAULT_SHA256 };
+enum fault { FAULT_MISSING, FAULT_EXTRA, FAULT_DTYPE, FAULT_BYTES, FAULT_DIGEST };
 
-static const char *const fault_names[] = {"missing", "extra", "dtype", "bytes", "sha256"};
 
 /* Where model and manifest part. */
 struct difference {
@@ -35,12 +34,13 @@ struct difference {
 struct blob {
     const char *path;
     char target[PATH_MAX];
-    unsigned char expected[SHA256_BYTES], found[SHA256_BYTES];
+    unsigned char expected[HASH_BYTES_MAX], found[HASH_BYTES_MAX]; /* hash_sha256 */
 };
 
 struct verdict {
     const struct options *options;
     const struct tnd_model *model;
+    const struct hash *hash; /* of the manifest */
     struct difference *differences; /* [difference_count]: as the model lists them, then what is missing */
     uint32_t difference_count;
     struct blob *blobs; /* [blob_count] that were read and agree, or the last of which does not */
@@ -71,8 +71,8 @@ static void compare_tensor(struct verdict *verdict, const struct manifest_entry 
         note(verdict, FAULT_DTYPE, entry, found);
     else if (entry->bytes != found->tensor->bytes)
         note(verdict, FAULT_BYTES, entry, found);
-    else if (memcmp(entry->sha256, found->sha256, SHA256_BYTES) != 0)
-        note(verdict, FAULT_SHA256, entry, found);
+    else if (memcmp(entry->sum, found->sum, verdict->hash->bytes) != 0)
+        note(verdict, FAULT_DIGEST, entry, found);
 }
 
 static int compare(struct verdict *verdict, const struct digests *digests, const struct manifest *manifest)
@@ -108,7 +108,7 @@ static int fail_difference(const struct verdict *verdict, uint32_t tensor_count)
     const struct difference *first = &verdict->differences[0];
     const struct manifest_entry *entry = first->entry;
     const struct tnd_tensor *tensor = first->found ? first->found->tensor : NULL;
-    char name[NAME_BYTES_SHOWN + 8], count[64], what[2 * sizeof(struct sha256_text) + 64];
+    char name[NAME_BYTES_SHOWN + 8], count[64], what[2 * sizeof(struct hash_text) + 64];
 
     print_name(name, sizeof(name), tensor ? tensor->name : entry->name,
                tensor ? tensor->name_bytes : entry->name_bytes);
@@ -125,9 +125,9 @@ static int fail_difference(const struct verdict *verdict, uint32_t tensor_count)
     case FAULT_BYTES:
         snprintf(what, sizeof(what), "has %" PRIu64 " bytes, expected %" PRIu64, tensor->bytes, entry->bytes);
         break;
-    case FAULT_SHA256:
-        snprintf(what, sizeof(what), "has SHA-256 %s, expected %s", sha256_text(first->found->sha256).s,
-                 sha256_text(entry->sha256).s);
+    case FAULT_DIGEST:
+        snprintf(what, sizeof(what), "has %s %s, expected %s", verdict->hash->title,
+                 hash_text(verdict->hash, first->found->sum).s, hash_text(verdict->hash, entry->sum).s);
         break;
     }
     snprintf(count, sizeof(count), "%" PRIu32 " of %s %s", verdict->difference_count,
@@ -145,10 +145,10 @@ static bool blob_name(struct blob *blob)
     if (!realpath(blob->path, blob->target))
         return false;
     name = strrchr(blob->target, '/') + 1; /* the path is absolute */
-    return strlen(name) == 2 * SHA256_BYTES && sha256_parse(name, blob->expected);
+    return strlen(name) == 2 * hash_sha256.bytes && hash_parse(&hash_sha256, name, blob->expected);
 }
 
-static int blob_check(struct blob *blob, const struct sha256 *sha256, uint64_t file_bytes)
+static int blob_check(struct blob *blob, uint64_t file_bytes)
 {
     uint64_t bytes;
     int fd = open(blob->target, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -157,7 +157,7 @@ static int blob_check(struct blob *blob, const struct sha256 *sha256, uint64_t f
     if (fd < 0)
         return fail(EXIT_NOT_FOUND, "%s: cannot open: %s", blob->path, strerror(errno));
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    r = sha256_digest_fd(sha256, fd, interrupted, blob->found, &bytes);
+    r = hash_fd(&hash_sha256, fd, interrupted, blob->found, &bytes);
     close(fd);
     if (interrupted())
         return fail(EXIT_INTERRUPTED, "interrupted: %s was not digested", blob->path);
@@ -170,9 +170,13 @@ static int blob_check(struct blob *blob, const struct sha256 *sha256, uint64_t f
     return 0;
 }
 
+static bool blob_agrees(const struct blob *blob)
+{
+    return memcmp(blob->found, blob->expected, hash_sha256.bytes) == 0;
+}
+
 static int check_blobs(struct verdict *verdict)
 {
-    struct sha256 sha256 = {0};
     const struct tnd_file *file;
     int code = 0;
 
@@ -185,12 +189,11 @@ static int check_blobs(struct verdict *verdict)
         blob->path = file->path;
         if (!blob_name(blob))
             continue;
-        if (!sha256.library)
-            code = sha256_open(&sha256);
+        code = hash_sha256.open();
         if (code == 0)
-            code = blob_check(blob, &sha256, file->bytes);
+            code = blob_check(blob, file->bytes);
         verdict->blob_count += code == 0;
-        if (code == 0 && memcmp(blob->found, blob->expected, SHA256_BYTES) != 0)
+        if (code == 0 && !blob_agrees(blob))
             break;
     }
     return code;
@@ -201,13 +204,13 @@ static const struct blob *blob_differs(const struct verdict *verdict)
 {
     const struct blob *last = verdict->blob_count > 0 ? &verdict->blobs[verdict->blob_count - 1] : NULL;
 
-    return last && memcmp(last->found, last->expected, SHA256_BYTES) != 0 ? last : NULL;
+    return last && !blob_agrees(last) ? last : NULL;
 }
 
 static int fail_blob(const struct blob *blob)
 {
     return fail(EXIT_MISMATCH, "%s: has SHA-256 %s, expected %s as its name in the cache says", blob->path,
-                sha256_text(blob->found).s, sha256_text(blob->expected).s);
+                hash_text(&hash_sha256, blob->found).s, hash_text(&hash_sha256, blob->expected).s);
 }
 
 /* ---- What is said ------------------------------------------------------------------------------------------ */
@@ -226,7 +229,7 @@ static void print_verdict(const struct verdict *verdict)
     printf("%s, ", text_count(tnd_model_tensor_count(model), "tensor").s);
     printf("%s: structure and bounds are right\n", text_bytes(tnd_model_bytes(model)).s);
     if (verdict->options->manifest) {
-        printf("all tensors have the SHA-256 that ");
+        printf("all tensors have the %s that ", verdict->hash->title);
         text_print(stdout, verdict->options->manifest, strlen(verdict->options->manifest), SIZE_MAX);
         printf(" says\n");
         return;
@@ -241,7 +244,23 @@ static void print_verdict(const struct verdict *verdict)
         printf("of the other files the structure only was checked\n");
 }
 
-static void json_difference(struct json *json, const struct difference *difference)
+/* "found_sha256" */
+static void json_sum(struct json *json, const char *which, const struct hash *hash, const unsigned char *sum)
+{
+    char key[32];
+
+    snprintf(key, sizeof(key), "%s_%s", which, hash->name);
+    json_string(json, key, hash_text(hash, sum).s);
+}
+
+static const char *fault_name(const struct verdict *verdict, enum fault fault)
+{
+    static const char *const names[] = {"missing", "extra", "dtype", "bytes"};
+
+    return fault == FAULT_DIGEST ? verdict->hash->name : names[fault];
+}
+
+static void json_difference(struct json *json, const struct verdict *verdict, const struct difference *difference)
 {
     const struct manifest_entry *entry = difference->entry;
     const struct digest *found = difference->found;
@@ -249,16 +268,16 @@ static void json_difference(struct json *json, const struct difference *differen
     json_object_begin(json, NULL);
     json_bytes(json, "name", found ? found->tensor->name : entry->name,
                found ? found->tensor->name_bytes : entry->name_bytes);
-    json_string(json, "fault", fault_names[difference->fault]);
+    json_string(json, "fault", fault_name(verdict, difference->fault));
     if (found) {
         json_string(json, "found_dtype", tnd_dtype_name(found->tensor->dtype));
         json_uint(json, "found_bytes", found->tensor->bytes);
-        json_string(json, "found_sha256", sha256_text(found->sha256).s);
+        json_sum(json, "found", verdict->hash, found->sum);
     }
     if (entry) {
         json_bytes(json, "expected_dtype", entry->dtype, strlen(entry->dtype));
         json_uint(json, "expected_bytes", entry->bytes);
-        json_string(json, "expected_sha256", sha256_text(entry->sha256).s);
+        json_sum(json, "expected", verdict->hash, entry->sum);
     }
     json_object_end(json);
 }
@@ -280,14 +299,14 @@ static void json_verdict(const struct verdict *verdict)
     for (uint32_t i = 0; i < verdict->blob_count; i++) {
         json_object_begin(&json, NULL);
         json_string(&json, "path", verdict->blobs[i].path);
-        json_string(&json, "found_sha256", sha256_text(verdict->blobs[i].found).s);
-        json_string(&json, "expected_sha256", sha256_text(verdict->blobs[i].expected).s);
+        json_sum(&json, "found", &hash_sha256, verdict->blobs[i].found);
+        json_sum(&json, "expected", &hash_sha256, verdict->blobs[i].expected);
         json_object_end(&json);
     }
     json_array_end(&json);
     json_array_begin(&json, "differences");
     for (uint32_t i = 0; i < verdict->difference_count; i++)
-        json_difference(&json, &verdict->differences[i]);
+        json_difference(&json, verdict, &verdict->differences[i]);
     json_array_end(&json);
     json_object_end(&json);
     json_end(&json);
@@ -318,15 +337,16 @@ static int verify_manifest(struct verdict *verdict)
     int code = manifest_read(&manifest, verdict->options->manifest); /* before minutes of loading */
 
     if (code == 0)
-        code = digests_take(&digests, &session);
+        code = digests_take(&digests, manifest.hash, &session);
+    verdict->model = session.model;
+    verdict->hash = manifest.hash;
     if (code == 0)
         code = compare(verdict, &digests, &manifest);
-    verdict->model = session.model;
     if (code == 0)
         code = finish(verdict);
+    session_finish(&session);
     digests_finish(&digests);
     manifest_finish(&manifest);
-    session_finish(&session);
     return code;
 }
 

@@ -24,6 +24,7 @@
 #define HEAD_BYTES 24
 #define META_BYTES_MIN 14   /* a key of one byte, a type, a value of one byte */
 #define TENSOR_BYTES_MIN 24 /* an empty name, a scalar */
+#define TENSORS_COUNT "split.tensors.count"
 
 int tnd_gguf_u32(struct tnd_gguf *gguf, const char *what, uint32_t *ret_value, struct tnd_err *err)
 {
@@ -246,7 +247,7 @@ static int split_value(const struct tnd_gguf *gguf, const char *key, enum tnd_va
 }
 
 /* Whether the part is the one that its name says. */
-static int check_split(const struct tnd_gguf *gguf, int64_t *ret_tensors, struct tnd_err *err)
+static int check_part(const struct tnd_gguf *gguf, struct tnd_err *err)
 {
     const struct tnd_header *header = gguf->header;
     int64_t part, count;
@@ -254,8 +255,6 @@ static int check_split(const struct tnd_gguf *gguf, int64_t *ret_tensors, struct
 
     if (r == 0)
         r = split_value(gguf, "split.count", TND_VALUE_U16, &count, err);
-    if (r == 0)
-        r = split_value(gguf, "split.tensors.count", TND_VALUE_I32, ret_tensors, err);
     if (r < 0 || (count <= 1 && header->part_count <= 1))
         return r;
     if (!header->part_count)
@@ -266,6 +265,19 @@ static int check_split(const struct tnd_gguf *gguf, int64_t *ret_tensors, struct
         return 0;
     return tnd_fail_at(err, -EBADMSG, header->path, gguf->split_at, "part %lld of %lld, expected %u of %u by its name",
                        (long long)part + 1, (long long)count, header->part, header->part_count);
+}
+
+/* Whether all parts say the same of all tensors; the first part's metadata are the model's. */
+static int check_total(const struct tnd_gguf *gguf, int64_t *ret_tensors, struct tnd_err *err)
+{
+    const struct tnd_meta *first = tnd_model_meta_find(gguf->model, TENSORS_COUNT);
+    int r = split_value(gguf, TENSORS_COUNT, TND_VALUE_I32, ret_tensors, err);
+
+    if (r < 0 || gguf->header->part_count <= 1 || *ret_tensors == first->value.as.i)
+        return r;
+    return tnd_fail_at(err, -EBADMSG, gguf->header->path, gguf->split_at,
+                       TENSORS_COUNT " of %lld, expected %lld as in part 1", (long long)*ret_tensors,
+                       (long long)first->value.as.i);
 }
 
 static int parse_file(struct tnd_gguf *gguf, struct tnd_err *err)
@@ -280,7 +292,9 @@ static int parse_file(struct tnd_gguf *gguf, struct tnd_err *err)
     if (r == 0)
         r = tnd_gguf_metas(gguf, meta_count, err);
     if (r == 0)
-        r = check_split(gguf, &split_tensors, err);
+        r = check_part(gguf, err);
+    if (r == 0)
+        r = check_total(gguf, &split_tensors, err);
     if (r < 0)
         return r;
     r = tnd_model_reserve(model, tensor_count, 0, err);
@@ -292,7 +306,7 @@ static int parse_file(struct tnd_gguf *gguf, struct tnd_err *err)
         r = place_tensors(gguf, tensor_first, err);
     if (r == 0 && header->part_count > 1 && header->part == header->part_count && split_tensors != model->tensor_count)
         return tnd_fail_at(err, -EBADMSG, header->path, gguf->split_at,
-                           "split.tensors.count of %lld, expected the %u tensors of all parts",
+                           TENSORS_COUNT " of %lld, expected the %u tensors of all parts",
                            (long long)split_tensors, model->tensor_count);
     if (r == 0)
         model->format = tnd_le32(header->data + 4) == 2 ? "GGUF v2" : "GGUF v3";

@@ -95,7 +95,8 @@ class Case:
 
 
 def default_signals():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background may have it ignored
+    for number in (signal.SIGINT, signal.SIGPIPE):  # a test run in the background may have them ignored
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run(*arguments, program=None, **options):
@@ -307,6 +308,39 @@ def test_digest(case):
         equal("threads", done_json("digest", case.gguf, "--threads", threads), digest)
 
 
+# From Python's xxhash 3.5.0, and the same from xxhsum 0.8.1: XXH3 of so many bytes of filler.
+XXH3 = {0: "2d06800538d394c2", 1: "4c5cca45d0f4811f", 100: "319164356d281f38", 241: "72da0c361362a562",
+        9 << 20: "a6b5e331e5b60665"}
+
+
+def test_digest_xxh3(case):
+    path = case.path("xxh3.safetensors")
+    models.write_safetensors(path, [(str(count), "U8", [count], models.filler("xxh3", count)) for count in XXH3])
+    tensors = done_json("digest", path, "--algo", "xxh3")["tensors"]
+    equal("digests", {int(tensor["name"]): tensor["xxh3"] for tensor in tensors}, XXH3)
+    keys("a tensor", tensors[0], DIGEST_TENSOR_KEYS - {"sha256"} | {"xxh3"})
+    equal("text", done("digest", path, "--algo=xxh3").stdout.decode().splitlines(),
+          [f"{digest}  {count}" for count, digest in XXH3.items()])
+    equal("the default", done("digest", path, "--algo", "sha256").stdout, done("digest", path).stdout)
+
+
+def test_digest_in_little_memory(case):
+    """More tensors than fit: each gives its memory back before others come, and all are right."""
+    path = case.path("many.safetensors")
+    tensors = [(f"model.layers.{i}.w", "U8", [1 << 20], models.filler(f"layer {i}", 1 << 20)) for i in range(24)]
+    models.write_safetensors(path, tensors + [("head", "U8", [3 << 20], models.filler("head", 3 << 20))])
+    expected = [sha256(data) for _, _, _, data in tensors] + [sha256(models.filler("head", 3 << 20))]
+    buffers = ("--chunk", "64K", "--depth", "4", "--pool", "1M")
+    for arguments in (["--memory", "5M"], ["--memory", "5M", "--threads", "1"], ["--memory", "8M", "--direct", "off"],
+                      ["--memory", "5M", "--order", "file"], ["--engine", "mmap"],
+                      ["--memory", "5M", "--values", "300000"]):
+        found = done_json("digest", path, *buffers, *arguments)["tensors"]
+        equal(f"digests with {arguments}", [tensor["sha256"] for tensor in found], expected)
+        for tensor, (_, _, _, data) in zip(found, tensors):
+            equal("values", bytes(tensor.get("values", [])), data[:300000] if "values" in tensor else b"")
+    refused(6, "digest", path, *buffers, "--memory", "3M", words=["3145728 for its largest tensor", "are available"])
+
+
 def test_digest_values(case):
     tensors = done_json("digest", case.safetensors, "--values", "3")["tensors"]
     equal("values", {tensor["name"]: tensor["values"] for tensor in tensors}, {
@@ -326,6 +360,7 @@ def test_digest_without_libcrypto(case):
         file.write(b"no library")
     environment = {"LD_LIBRARY_PATH": case.path("lib")}
     refused(6, "digest", case.gguf, words=["libssl3"], environment=environment)
+    done("digest", case.gguf, "--algo", "xxh3", environment=environment)
     done("load", case.gguf, environment=environment)
 
 
@@ -340,9 +375,10 @@ def test_usage(case):
                       ["load", case.gguf, "--device", "cuda:x"], ["load", case.gguf, "--order", "random"],
                       ["load", case.gguf, "--json=yes"], ["load", case.gguf, "--values", "3"],
                       ["digest", case.gguf, "--repeat", "3"], ["info", case.gguf, "--engine", "nil"],
-                      ["load", case.gguf, "--disk-gbs", "3"], ["load", case.gguf, "--dtype", "f16"],
+                      ["load", case.gguf, "--disk-gbs", "3"], ["load", case.gguf, "--dtype", "q4_0"],
                       ["load", case.gguf, "--streams", "2"], ["load", case.gguf, "--convert-on", "host"],
-                      ["load", case.gguf, "--resident", "1G"], ["digest", case.gguf, "--algo", "xxh3"],
+                      ["load", case.gguf, "--resident", "1G"], ["digest", case.gguf, "--algo", "md5"],
+                      ["load", case.gguf, "--algo", "xxh3"], ["verify", case.gguf, "--algo", "xxh3"],
                       ["digest", case.gguf, "--engine", "nil"], ["verify", case.gguf, "--engine", "nil"],
                       ["verify", case.gguf, "--only", "*"], ["verify", case.gguf, "--manifest"],
                       ["digest", case.gguf, "--manifest-out", "x", "--only", "*"],
@@ -463,18 +499,26 @@ def test_full_output(case):
         raise Skipped("no /dev/full")
     with open("/dev/full", "wb") as full:
         for arguments in (["info", case.gguf], ["info", case.gguf, "--json"], ["plan", case.gguf], ["load", case.gguf],
-                          ["digest", case.gguf, "--json"], ["verify", case.gguf], ["doctor"], ["--help"],
-                          ["--version"]):
+                          ["digest", case.gguf], ["digest", case.gguf, "--json"], ["verify", case.gguf], ["doctor"],
+                          ["--help"], ["--version"]):
             refused(1, *arguments, stdout=full, words=["cannot write", os.strerror(errno.ENOSPC)])
 
 
 def test_closed_output(case):
+    """A reader that has left: silence, as from any command in a pipe; a sentence where SIGPIPE is ignored."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     try:
-        refused(1, "info", case.gguf, "--json", stdout=write_end, words=["cannot write", os.strerror(errno.EPIPE)])
+        for arguments in (["info", case.gguf], ["info", case.gguf, "--json"], ["digest", case.gguf], ["doctor"]):
+            answer = run(*arguments, stdout=write_end)
+            equal(f"{arguments}", (answer.returncode, answer.stderr), (-signal.SIGPIPE, b""))
+        refused(1, "-c", 'trap "" PIPE; exec "$0" info "$1"', TUNDISH, case.gguf, program="sh", stdout=write_end,
+                words=["cannot write", os.strerror(errno.EPIPE)])
     finally:
         os.close(write_end)
+    answer = subprocess.run(["bash", "-c", '"$0" info "$1" --json | head -c 5; echo "$?"', TUNDISH, case.gguf],
+                            capture_output=True, check=False, preexec_fn=default_signals)
+    equal("info | head", (answer.stdout, answer.stderr), (b'{"for0\n', b""))
     for closed, code, lines in (">&-", 1, 1), ("2>&-", 0, 0):
         answer = subprocess.run(["sh", "-c", f'exec "$0" load "$1" {closed}', TUNDISH, case.gguf],
                                 capture_output=True, check=False)
@@ -513,10 +557,14 @@ def test_interrupt_within(case):
     plan = done_json("plan", path)
     if plan["available_bytes"] < plan["destination_bytes"] + (1 << 30):
         raise Skipped(f"{plan['available_bytes'] >> 20} MiB of memory are left, a load that lasts takes 5 GiB")
-    try:
-        seconds = interrupt(case, "load", path, "--json", "--chunk", "64K", "--depth", "1")
-    finally:
-        os.unlink(path)
+    seconds = interrupt(case, "load", path, "--json", "--chunk", "64K", "--depth", "1")
+    assert seconds < 5, f"{seconds} s until it ended"
+
+
+def test_interrupt_digest(case):
+    path = case.path("sparse.gguf")
+    models.write_gguf(path, [(f"blk.{i}.a", models.GGML_F32, [1 << 8, 1 << 16]) for i in range(256)], [], sparse=True)
+    seconds = interrupt(case, "digest", path, "--json")
     assert seconds < 5, f"{seconds} s until it ended"
 
 

@@ -6,13 +6,16 @@ Method: the command as it is, and under `deny`, which takes one thing away; what
 system says and against what a load then does.
 
     test_doctor.py TUNDISH DENY"""
+import glob
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import tempfile
 
+import models
 from test_cli import Skipped, TUNDISH, done, done_json, equal, keys, refused, run_all
 
 SANITIZED = os.environ.get("TUNDISH_SANITIZE", "none") != "none"  # they need threads of their own
@@ -23,7 +26,7 @@ URING_KEYS = set("""works refused_at errno reason sysctl_disabled registers_buff
     registered_bytes_tried registered_reason""".split())
 MODEL_KEYS = set("""path files largest_file largest_file_bytes file_system cached_percent direct direct_open
     direct_alignment_bytes direct_reason load_engine load_direct load_reason""".split())
-GPU_KEYS = {"build_has_cuda", "driver", "libcuda", "reason"}
+GPU_KEYS = {"build_has_cuda", "cards", "driver", "driver_version", "libcuda", "reason"}
 ITEMS = ["kernel", "cpu", "pages", "memory", "io_uring", "memlock", "gpu"]
 FILE_ITEMS = ["file_system", "cache", "direct", "load"]
 
@@ -64,14 +67,26 @@ def test_machine(case):
     equal("kernel", found["kernel"], platform.release())
     equal("cores", found["cores"], len(os.sched_getaffinity(0)))
     equal("pages", found["page_bytes"], os.sysconf("SC_PAGESIZE"))
-    equal("driver", found["gpu"]["driver"], os.path.exists("/proc/driver/nvidia"))
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         flags = re.search(r"^flags\s*:(.*)$", file.read(), re.M)
     words = flags.group(1).split() if flags else []
     equal("cpu", found["cpu"], {name: name in words for name in ("f16c", "avx2", "avx512f")})
     for one in found["items"]:
         assert one["found"] and one["follows"], one
-    assert "no CUDA device yet" in item(found, "gpu")["follows"]
+    assert "no CUDA device" in item(found, "gpu")["follows"]
+
+
+def test_gpu(_):
+    gpu = done_json("doctor")["gpu"]
+    equal("driver", gpu["driver"], os.path.exists("/proc/driver/nvidia"))
+    cards = 0
+    for device in glob.glob("/sys/bus/pci/devices/*"):
+        with open(device + "/vendor", encoding="ascii") as vendor, open(device + "/class", encoding="ascii") as kind:
+            cards += vendor.read().strip() == "0x10de" and kind.read().startswith("0x03")
+    equal("cards", gpu["cards"], cards)
+    if gpu["driver_version"] not in (None, "?"):
+        with open("/proc/driver/nvidia/version", encoding="utf-8") as file:
+            assert gpu["driver_version"] in file.readline().split(), gpu
 
 
 def test_file(case):
@@ -105,6 +120,20 @@ def test_text(case):
     for word in ("io_uring", "memlock", "huge pages", "kernel", "GPU", "file system", "direct I/O", "cached"):
         assert word in text, f"no '{word}'"
     equal("lines", len([line for line in text.split("\n") if line[:2] in ("  ", "! ")]), 1 + len(ITEMS + FILE_ITEMS))
+
+
+def test_no_model(_):
+    assert "with a MODEL" in done("doctor").stdout.decode()
+
+
+def test_in_memory(_):
+    """A file on tmpfs costs nothing that a mark would have to tell of."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", suffix=".gguf") as file:
+        models.write_gguf(file.name, [("a", models.GGML_F32, [8])], [])
+        found = done_json("doctor", file.name)
+    if found["model"]["file_system"] != "tmpfs":
+        raise Skipped(f"/dev/shm is {found['model']['file_system']}")
+    assert item(found, "file_system")["good"] and "memory" in item(found, "file_system")["follows"], found["items"]
 
 
 def test_refused_files(case):

@@ -4,7 +4,7 @@
 
 Method: the command on small files written here, with one byte, tensor or line changed; exit code and sentence.
 
-    test_verify.py TUNDISH"""
+    test_verify.py TUNDISH MEASURE"""
 import hashlib
 import json
 import os
@@ -12,9 +12,15 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 
 import models
-from test_cli import TUNDISH, TENSORS, default_signals, done, done_json, equal, refused, run, run_all, sha256
+from test_cli import (Skipped, TUNDISH, TENSORS, default_signals, done, done_json, equal, refused, run, run_all,
+                      sha256)
+
+MEASURE = os.path.abspath(sys.argv[2])
+SANITIZED = os.environ.get("TUNDISH_SANITIZE", "none") != "none"
+MIB = 1 << 20
 
 NAMES = ["plain", "two\nlines", " ends ", "back\\slash \\x0a", "tab\t", "nul\0inside", "ä€𝄞", "c1\x85", "\x7f", " ",
          "\u2028", "quote\"", "", "trailing\\"]
@@ -83,15 +89,77 @@ def test_names(case):
 
 
 def test_place(case):
-    for path in (case.path("none/x"), case.path("model.gguf/x"), "", case.folder, "/dev/null"):
-        refused(7, "digest", case.gguf, "--manifest-out", path, words=["manifest"])
+    cut = case.copy("cut.gguf", lambda data: data[:-40])  # exit 3, were the model looked at first
+    for path in (case.path("none/x"), case.path("model.gguf/x"), "", case.folder, case.path("new/"), "/dev/null",
+                 "/dev/full", case.path("x" * 256), "/".join([case.folder] + ["."] * 4096 + ["x"])):
+        refused(7, "digest", cut, "--manifest-out", path, words=["manifest"])
     old = write(case.path("old"), b"tundish-manifest old")
     os.symlink("old", case.path("link"))
     manifest_of(case, "link")
     assert os.path.islink(case.path("link")) and lines_of(old)[0] == b"tundish-manifest 1 sha256"
     write(old, b"tundish-manifest old")
-    refused(3, "digest", case.copy("cut.gguf", lambda data: data[:-40]), "--manifest-out", old)
+    refused(3, "digest", cut, "--manifest-out", old)
     equal("after a failure", lines_of(old), [b"tundish-manifest old"])
+
+
+def test_long_names(case):
+    """A name as long as the file system takes, new and there already, and in a folder of a long path."""
+    folder = case.folder
+    for _ in range(10):
+        folder = os.path.join(folder, "f" * 200)
+        os.mkdir(folder)
+    for name in ("x" * 255, os.path.join(folder, "y" * 255)):
+        manifest_of(case, name)
+        manifest_of(case, name)
+        done("verify", case.gguf, "--manifest", case.path(name))
+
+
+def test_links(case):
+    """A link stays one, also when nothing is yet where it leads."""
+    os.mkdir(case.path("below"))
+    for link, leads in (("dangling", "below/a"), ("absolute", case.path("below/b")), ("first", "below/second")):
+        os.symlink(leads, case.path(link))
+    os.symlink("third", case.path("below/second"))
+    for link, target in (("dangling", "a"), ("absolute", "b"), ("first", "third")):
+        for _ in range(2):
+            manifest_of(case, link)
+            assert os.path.islink(case.path(link)) and not os.path.islink(case.path("below/" + target)), link
+            equal(link, lines_of(case.path("below/" + target))[0], b"tundish-manifest 1 sha256")
+    assert os.path.islink(case.path("below/second"))
+    equal("what is there", sorted(os.listdir(case.path("below"))), ["a", "b", "second", "third"])
+    os.symlink("loop", case.path("loop"))
+    os.symlink("none/x", case.path("astray"))
+    os.symlink("/dev/full", case.path("device"))
+    for link in ("loop", "astray", "device"):
+        refused(7, "digest", case.gguf, "--manifest-out", case.path(link), words=[link])
+        assert os.path.islink(case.path(link))
+
+
+def test_killed(case):
+    """Killed while it writes: where files without a name are to be had, nothing is left."""
+    path, folder = case.path("many.safetensors"), case.path("out")
+    models.write_safetensors(path, [(f"tensor {i:100}", "U8", [1], b"x") for i in range(50000)])
+    os.mkdir(folder)
+    try:
+        os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE))
+    except OSError as problem:
+        raise Skipped(f"{folder}: no files without a name: {problem}") from problem
+    child = subprocess.Popen([TUNDISH, "digest", path, "--algo", "xxh3", "--manifest-out", os.path.join(folder, "x")],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    descriptors, writing = f"/proc/{child.pid}/fd", False
+    try:
+        while not writing and child.poll() is None:
+            links = [os.path.join(descriptors, name) for name in os.listdir(descriptors)]
+            writing = any(os.path.islink(link) and os.readlink(link).startswith(folder + "/") and
+                          os.stat(link).st_size > 0 for link in links)
+            time.sleep(0.0005)
+    except FileNotFoundError:  # one was closed, or the child has ended
+        pass
+    child.kill()
+    child.wait()
+    if not writing:
+        raise Skipped("it was too fast to be seen at it")
+    equal("what is left", os.listdir(folder), [])
 
 
 def test_full_disk(case):
@@ -194,19 +262,46 @@ def test_malformed_manifest(case):
             (5, with_line(5, digest + b"  F32  4 x")), (5, with_line(5, digest + b"  F32  -4  x")),
             (5, with_line(5, digest + b"  F32  99999999999999999999  x")), (5, with_line(5, good[4] + b"\\")),
             (5, with_line(5, good[4] + b"\\n")), (5, with_line(5, good[4] + b"\\xg0")),
-            (5, with_line(5, good[4] + b"\\x0")), (5, with_line(5, good[4] + b"\r")),
+            (5, with_line(5, good[4] + b"\\x0")), (5, with_line(5, good[4] + b"\r\r")),
             (5, with_line(5, good[4] + b"\t")), (5, with_line(5, good[4] + b"\0x")),
             (7, with_line(7, good[3])), (16, b"\n".join(good[:15]) + b"\n"), (16, b"\n".join(good)[:-1]),
             (17, b"\n".join(good) + b"\n"), (17, b"\n".join(good) + b"x")):
         write(path, data)
         refused(3, "verify", case.gguf, "--manifest", path, words=[f"line {number}:"])
+    write(path, with_line(1, b"tundish-manifest 1 md5"))
+    refused(5, "verify", case.gguf, "--manifest", path, words=["md5", "digest --help"])
     write(path, with_line(1, b"tundish-manifest 1 xxh3"))
-    refused(5, "verify", case.gguf, "--manifest", path, words=["xxh3", "sha256"])
+    refused(3, "verify", case.gguf, "--manifest", path, words=["line 3:"])
     write(path, with_line(1, b"tundish-manifest 2 sha256"))
     refused(5, "verify", case.gguf, "--manifest", path, words=["version 2"])
     for cut in range(0, sum(len(line) + 1 for line in good) - 1, 7):
         write(path, b"\n".join(good)[:cut])
         refused(3, "verify", case.gguf, "--manifest", path, words=["line "])
+
+
+def test_carriage_returns(case):
+    path = manifest_of(case)
+    lines = lines_of(path)
+    for separator in (b"\r\n", b"\n"):
+        write(path, separator.join(lines))
+        done("verify", case.gguf, "--manifest", path)
+    write(path, b"\r".join(lines))
+    refused(3, "verify", case.gguf, "--manifest", path, words=["line 1:"])
+
+
+def test_xxh3(case):
+    path = case.path("xxh3.manifest")
+    done("digest", case.gguf, "--algo", "xxh3", "--manifest-out", path)
+    equal("first line", lines_of(path)[0], b"tundish-manifest 1 xxh3")
+    digests = {tensor["name"]: tensor["xxh3"] for tensor in done_json("digest", case.gguf, "--algo", "xxh3")["tensors"]}
+    equal("digests", [line[:18].decode() for line in lines_of(path)[2:-1]],
+          [digests[name] + "  " for name, _, _ in TENSORS])
+    assert b"all tensors have the XXH3" in done("verify", case.gguf, "--manifest", path).stdout
+    changed = change_byte(case, "changed.gguf", "token_embd.weight")
+    refused(4, "verify", changed, "--manifest", path, words=["'token_embd.weight' has XXH3", "1 of 14"])
+    difference = json.loads(run("verify", changed, "--manifest", path, "--json").stdout)["differences"][0]
+    equal("difference", (difference["fault"], difference["expected_xxh3"]), ("xxh3", digests["token_embd.weight"]))
+    assert difference["found_xxh3"] != difference["expected_xxh3"], difference
 
 
 def test_manifest_not_found(case):
@@ -218,6 +313,30 @@ def test_manifest_not_found(case):
     with open(path, "wb") as file:
         file.truncate(1 << 40)
     refused(3, "verify", case.gguf, "--manifest", path, timeout=10)
+
+
+# ---- memory ----
+
+def peak_bytes(*arguments):
+    answer = subprocess.run([MEASURE, "120", TUNDISH, *arguments], capture_output=True, check=False)
+    code, _, peak_kib = map(int, answer.stdout.split())
+    equal(f"exit of {arguments}", (code, answer.stderr), (0, b""))
+    return peak_kib << 10
+
+
+def test_memory(case):
+    """A model of 1 GiB, all holes, that is read faster than it is hashed: no more of it is held than may be."""
+    if SANITIZED:
+        raise Skipped("sanitizers need memory of their own")
+    path, manifest = case.path("deep.gguf"), case.path("deep.manifest")
+    models.write_gguf(path, [(f"blk.{i}.{j}", models.GGML_F32, [1 << 10, 1 << 10]) for i in range(64)
+                             for j in range(4)], [], sparse=True)
+    peak = peak_bytes("digest", path, "--manifest-out", manifest, "--json")
+    assert peak < 340 * MIB, f"digest takes {peak // MIB} MiB"
+    peak = peak_bytes("verify", path, "--manifest", manifest, "--json")
+    assert peak < 340 * MIB, f"verify takes {peak // MIB} MiB"
+    peak = peak_bytes("verify", path, "--manifest", manifest, "--json", "--memory", "48M")
+    assert peak < 112 * MIB, f"verify with --memory 48M takes {peak // MIB} MiB"
 
 
 # ---- without a manifest ----

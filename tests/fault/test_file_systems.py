@@ -83,6 +83,22 @@ def check(name, folder, source, expected, engine, reason):
     return report(f"{name}, engine and reason")
 
 
+def check_full(folder, source):
+    """A manifest that does not fit: one sentence, and what was there stays, alone."""
+    name, kept = folder / "manifest", b"tundish-manifest old"
+    name.write_bytes(kept)
+    with open(folder / "filler", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 16)):
+                pass
+        except OSError:
+            pass
+    done = run("digest", source, "--manifest-out", name)
+    found = (done.returncode, done.stderr.count("\n"), name.read_bytes(), sorted(os.listdir(folder)))
+    expected = (1, 1, kept, ["filler", "manifest"])
+    report("a manifest on a full disk", None if found == expected else f"{found}, not {expected}: {done.stderr}")
+
+
 def on_image(root, name, make, use):
     """Makes a file system on an image file, mounts it, uses it."""
     image, folder = root / f"{name}.image", root / name
@@ -140,6 +156,13 @@ def main():
                 check("tmpfs", root / "tmpfs", source, expected, "threads", None)
                 command("umount", root / "tmpfs")
             on_overlay(root, source, expected, uring)
+            (root / "full").mkdir()
+            problem = command("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", root / "full")
+            if problem:
+                report("a full disk", skipped=problem)
+            else:
+                check_full(root / "full", source)
+                command("umount", root / "full")
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0
 
