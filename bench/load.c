@@ -159,7 +159,11 @@ static void run(const struct options *options, struct outcome *outcome)
 /* ---- Telling ----------------------------------------------------------------------------------------------- */
 
 static const char *const limits[] = {
-    [TND_LIMIT_DISK] = "disk", [TND_LIMIT_COPY] = "copy", [TND_LIMIT_MEMORY] = "memory"};
+    [TND_LIMIT_DISK] = "disk",
+    [TND_LIMIT_COPY] = "copy",
+    [TND_LIMIT_CONVERT] = "convert",
+    [TND_LIMIT_MEMORY] = "memory",
+};
 
 static void print_number(const char *name, uint64_t value)
 {
@@ -189,6 +193,9 @@ static void print_json(const struct options *options, const struct outcome *outc
     print_number("ready_ns", stats->ready_ns);
     print_number("read_busy_ns", stats->read_busy_ns);
     print_number("copy_busy_ns", stats->copy_busy_ns);
+    print_number("convert_busy_ns", stats->convert_busy_ns);
+    print_number("digest_busy_ns", stats->digest_busy_ns);
+    print_number("converted_bytes", stats->converted_bytes);
     print_number("alloc_ns", stats->alloc_ns);
     print_number("overlap_ns", stats->overlap_ns);
     print_number("peak_host_bytes", stats->peak_host_bytes);
@@ -211,11 +218,12 @@ static void print_text(const struct options *options, const struct outcome *outc
            (double)stats->model_bytes / 1e9, (double)outcome->wall_ns / 1e9,
            (double)stats->model_bytes / (double)outcome->wall_ns, (double)outcome->cpu_ns / 1e9,
            (double)outcome->cpu_ns / (double)stats->model_bytes, limits[stats->limit]);
-    printf("ms: open %.1f, plan %.1f, setup %.1f, first layer %.1f, ready %.1f; reading %.1f, copying %.1f, touching "
-           "%.1f, overlapped %.1f\n",
+    printf("ms: open %.1f, plan %.1f, setup %.1f, first layer %.1f, ready %.1f; reading %.1f, copying %.1f, "
+           "converting %.1f, digests %.1f, touching %.1f, overlapped %.1f\n",
            (double)stats->open_ns / 1e6, (double)stats->plan_ns / 1e6, (double)stats->setup_ns / 1e6,
            (double)stats->first_layer_ns / 1e6, (double)stats->ready_ns / 1e6, (double)stats->read_busy_ns / 1e6,
-           (double)stats->copy_busy_ns / 1e6, (double)stats->alloc_ns / 1e6, (double)stats->overlap_ns / 1e6);
+           (double)stats->copy_busy_ns / 1e6, (double)stats->convert_busy_ns / 1e6,
+           (double)stats->digest_busy_ns / 1e6, (double)stats->alloc_ns / 1e6, (double)stats->overlap_ns / 1e6);
     printf("%llu reads, %u in flight at most, %u retries; %.1f MB through the pool, pool %.1f MB; "
            "RssAnon grew by %.1f MB\n",
            (unsigned long long)stats->read_count, stats->depth_max, stats->retries,
@@ -229,8 +237,10 @@ static void print_text(const struct options *options, const struct outcome *outc
 static const char usage[] =
     "usage: bench-load [options] FILE\n"
     "  --fresh | --touched            whose memory (fresh)\n"
-    "  --engine auto|uring|threads|nil   --direct auto|on|off   --in-place auto|on|off   --order use|file\n"
+    "  --engine auto|uring|threads|mmap|nil   --direct auto|on|off   --in-place auto|on|off   --order use|file\n"
     "  --chunk BYTES  --depth N  --pool BYTES  --threads N        0 = the library's default\n"
+    "  --dtype native|f32|f16|bf16    what tensors become on their way\n"
+    "  --digest off|xxh3              digests made in passing\n"
     "  --prefault BYTES               touch and free that much right before the start\n"
     "  --check                        afterwards: every tensor beside a plain read of the file\n"
     "  --json                         one JSON object\n";
@@ -282,13 +292,18 @@ static bool parse_flag(struct options *options, const char *name)
 static bool parse_value(struct options *options, const char *name, const char *value)
 {
     static const char switches[] = "auto|on|off";
+    static const enum tnd_dtype dtypes[] = {TND_DTYPE_NONE, TND_F32, TND_F16, TND_BF16};
 
     if (strcmp(name, "--engine") == 0)
-        options->loader.engine = (enum tnd_engine)choice(name, value, "auto|uring|threads|nil");
+        options->loader.engine = (enum tnd_engine)choice(name, value, "auto|uring|threads|mmap|nil");
     else if (strcmp(name, "--direct") == 0)
         options->loader.direct = (enum tnd_switch)choice(name, value, switches);
     else if (strcmp(name, "--in-place") == 0)
         options->load.in_place = (enum tnd_switch)choice(name, value, switches);
+    else if (strcmp(name, "--dtype") == 0)
+        options->load.dtype = dtypes[choice(name, value, "native|f32|f16|bf16")];
+    else if (strcmp(name, "--digest") == 0)
+        options->load.digest = (enum tnd_digest)choice(name, value, "off|xxh3");
     else if (strcmp(name, "--order") == 0)
         options->load.order = (enum tnd_order)choice(name, value, "use|file");
     else if (strcmp(name, "--chunk") == 0)
@@ -326,6 +341,8 @@ static void parse(struct options *options, char **arguments)
     }
     if (!options->path)
         die("which file?\n%s", usage);
+    if (options->check && options->load.dtype != TND_DTYPE_NONE)
+        die("--check compares with the file, whose types --dtype changes");
 }
 
 int main(int argument_count, char **arguments)

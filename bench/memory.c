@@ -201,6 +201,47 @@ copy_fn copy_nontemporal(const char **ret_name)
 #endif
 }
 
+#if defined(__x86_64__)
+/* A line written for so many bytes read. */
+#define TRAFFIC_NONTEMPORAL(name, isa, vector, load, or, stream)                                                       \
+    __attribute__((target(isa))) static void name(uint8_t *to, size_t lines, const uint8_t *from, size_t line_reads)   \
+    {                                                                                                                  \
+        for (; lines > 0; lines--, to += 64, from += line_reads)                                                       \
+            for (size_t half = 0; half < 64; half += sizeof(vector)) {                                                 \
+                vector value = load((const void *)(from + half));                                                      \
+                                                                                                                       \
+                for (size_t at = 64; at < line_reads; at += 64)                                                        \
+                    value = or (value, load((const void *)(from + half + at)));                                        \
+                stream((void *)(to + half), value);                                                                    \
+            }                                                                                                          \
+        _mm_sfence();                                                                                                  \
+    }
+
+TRAFFIC_NONTEMPORAL(traffic_avx512, "avx512f", __m512i, _mm512_loadu_si512, _mm512_or_si512, _mm512_stream_si512)
+TRAFFIC_NONTEMPORAL(traffic_avx2, "avx2", __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_stream_si256)
+TRAFFIC_NONTEMPORAL(traffic_sse2, "sse2", __m128i, _mm_loadu_si128, _mm_or_si128, _mm_stream_si128)
+
+void traffic_nontemporal(void *to, size_t to_bytes, const void *from, size_t from_bytes)
+{
+    size_t lines = to_bytes / 64, line_reads = from_bytes / lines;
+
+    if (__builtin_cpu_supports("avx512f"))
+        traffic_avx512(to, lines, from, line_reads);
+    else if (__builtin_cpu_supports("avx2"))
+        traffic_avx2(to, lines, from, line_reads);
+    else
+        traffic_sse2(to, lines, from, line_reads);
+}
+#else
+void traffic_nontemporal(void *to, size_t to_bytes, const void *from, size_t from_bytes)
+{
+    for (size_t at = 0, bytes; at < to_bytes; at += bytes) {
+        bytes = to_bytes - at < from_bytes ? to_bytes - at : from_bytes;
+        memcpy((uint8_t *)to + at, from, bytes);
+    }
+}
+#endif
+
 uint64_t status_bytes(const char *name)
 {
     FILE *file = fopen("/proc/self/status", "re");

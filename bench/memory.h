@@ -2,7 +2,7 @@
 #ifndef BENCH_MEMORY_H
 #define BENCH_MEMORY_H
 
-/* Clocks, large pages and copies: what probe.c and load.c share. */
+/* Clocks, large pages and copies: what the benches share. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,6 +27,10 @@ void memory_prefault(size_t bytes);
 /* Past the cache. "avx512", "avx2", "sse2", "memcpy" say how. */
 typedef void (*copy_fn)(void *to, const void *from, size_t bytes);
 copy_fn copy_nontemporal(const char **ret_name);
+
+/* The traffic of a conversion without its work: reads from_bytes, writes to_bytes past the cache. Nothing of use is
+ * written. to: on a cache line, as is to_bytes; from: a line more may be read. */
+void traffic_nontemporal(void *to, size_t to_bytes, const void *from, size_t from_bytes);
 
 /* A line of /proc/self/status in bytes: "RssAnon", "VmHWM". */
 uint64_t status_bytes(const char *name);

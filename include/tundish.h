@@ -258,6 +258,27 @@ enum tnd_engine {
     TND_ENGINE_NIL,  /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
 };
 
+/* What a stage did, told when it is over. */
+enum tnd_trace_kind {
+    TND_TRACE_READ,    /* a window, from its submission until its bytes were there */
+    TND_TRACE_COPY,    /* a worker took a window's pieces to their places */
+    TND_TRACE_CONVERT, /* the same, converting some or all of them */
+    TND_TRACE_TOUCH,   /* a worker brought in destination memory */
+};
+
+struct tnd_trace_event {
+    enum tnd_trace_kind kind;
+    enum tnd_engine engine;  /* of a read; else TND_ENGINE_AUTO */
+    uint32_t slot;           /* the chunk, from 0; UINT32_MAX for touching */
+    uint32_t worker;         /* from 0; UINT32_MAX for reads */
+    uint64_t start_ns, end_ns; /* CLOCK_MONOTONIC */
+    uint64_t offset, bytes;  /* in the file, for touching in the destination */
+    const struct tnd_tensor *tensor; /* the first of the window; NULL for touching. Memory: the model's */
+};
+
+/* Called on the loader's threads, on several at once, never under a lock; what it takes, the load takes longer. */
+typedef void (*tnd_trace_fn)(void *cookie, const struct tnd_trace_event *event);
+
 struct tnd_loader_options {
     size_t size; /* sizeof(struct tnd_loader_options) */
     enum tnd_engine engine;
@@ -274,6 +295,8 @@ struct tnd_loader_options {
     const struct tnd_allocator *allocator; /* copied */
     tnd_log_fn log;
     void *log_cookie;
+    tnd_trace_fn trace; /* NULL: nothing is told */
+    void *trace_cookie;
 };
 
 /* Starts ring, pool and threads. Buffers are touched when a load first needs them and serve all loads after it.
@@ -298,8 +321,20 @@ enum tnd_order {
     TND_ORDER_FILE, /* as the bytes lie, for disks that care */
 };
 
-/* Gives the memory of a tensor's bytes: tensor->bytes of them, aligned to its element at least. It stays the caller's,
- * and untouched by others until the load has ended. NULL = the loader allocates this one.
+enum tnd_digest {
+    TND_DIGEST_OFF,
+    TND_DIGEST_XXH3, /* XXH3 of 64 bits, seed 0, of each tensor's bytes as they lie at their destination */
+};
+
+/* Names and what they become. dtype: TND_F32, TND_F16, TND_BF16, or TND_DTYPE_NONE for as it is in the file. */
+struct tnd_dtype_rule {
+    const char *pattern; /* fnmatch, no flags */
+    enum tnd_dtype dtype;
+};
+
+/* Gives the memory of a tensor's bytes: tensor->bytes of them, aligned to its element at least. The tensor is told as
+ * it will lie: dtype and bytes after conversion. The memory stays the caller's, and untouched by others until the load
+ * has ended. NULL = the loader allocates this one.
  * Called in tnd_load_start(), on its thread. */
 typedef void *(*tnd_place_fn)(void *cookie, const struct tnd_tensor *tensor);
 
@@ -309,10 +344,17 @@ struct tnd_load_options {
     const char *only;     /* a shell pattern over tensor names (fnmatch, no flags); NULL = all */
     uint32_t layer_first; /* with layer_count > 0: only the tensors of the layers [first, first + count) */
     uint32_t layer_count;
+    enum tnd_dtype dtype; /* what tensors become on their way: TND_F32, TND_F16 or TND_BF16; TND_DTYPE_NONE = what they
+                             are. Floating-point and GGML block types are converted, with one rounding to nearest even
+                             and the canonical NaN; others (integers, floats of 8 bits but F8_E4M3 and F8_E5M2, and
+                             smaller ones of safetensors) stay as they are */
+    const struct tnd_dtype_rule *rules; /* [rule_count] the first that fits a name comes before dtype */
+    uint32_t rule_count;
     enum tnd_switch in_place; /* reads land where the tensor will lie (on), or go through the pool and are copied out
                                  past the cache (off); auto measures both on the first large load and keeps the faster.
                                  Tensors whose offset does not suit go through the pool either way; what comes out of
                                  the page cache is copied to its place without the pool */
+    enum tnd_digest digest; /* made in passing: tnd_load_tensor_digest() */
     tnd_place_fn place;
     void *place_cookie;
 };
@@ -350,6 +392,15 @@ TND_API void tnd_load_destroy(struct tnd_load **load);
  * Threads:  any. */
 TND_API int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data);
 
+/* A tensor's type and bytes as it lies, or will lie, in memory. -EINVAL no such tensor. Threads: any. */
+TND_API int tnd_load_tensor_type(struct tnd_load *load, uint32_t tensor_index, enum tnd_dtype *ret_dtype,
+                                 uint64_t *ret_bytes);
+
+/* A tensor's digest, of a load that makes them, once all of it has arrived.
+ * Returns:  0, -EAGAIN not yet, -EINVAL no digests or not part of this load, or what ended the load.
+ * Threads:  any. */
+TND_API int tnd_load_tensor_digest(struct tnd_load *load, uint32_t tensor_index, uint64_t *ret_digest);
+
 /* Copies bytes of a tensor that has arrived, from wherever they lie, to host memory.
  * Returns:  0, -EINVAL out of the tensor, else as tnd_load_tensor_data(). Threads: any. */
 TND_API int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t offset_bytes, void *buffer,
@@ -370,7 +421,7 @@ struct tnd_progress {
 };
 TND_API void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress); /* any thread */
 
-enum tnd_limit { TND_LIMIT_DISK, TND_LIMIT_COPY, TND_LIMIT_MEMORY };
+enum tnd_limit { TND_LIMIT_DISK, TND_LIMIT_COPY, TND_LIMIT_CONVERT, TND_LIMIT_MEMORY };
 
 /* Times are wall time unless said; a stage's busy time sums over its threads. */
 struct tnd_load_stats {
@@ -383,6 +434,11 @@ struct tnd_load_stats {
     uint64_t ready_ns;       /* tnd_load_start() → all is there */
     uint64_t read_busy_ns;   /* at least one read was in flight */
     uint64_t copy_busy_ns;   /* copying pool → destination, all workers */
+    uint64_t convert_busy_ns; /* converting pool → destination, all workers */
+    uint64_t digest_busy_ns; /* making digests, all workers */
+    uint64_t converted_bytes; /* as they lay in the file */
+    uint64_t overflowed;     /* values that the narrower type could not hold: finite ones that became infinite, */
+    uint64_t underflowed;    /* and others than zero that became zero */
     uint64_t alloc_ns;       /* touching destination memory ahead of the reads, all workers */
     uint64_t overlap_ns;     /* reads were in flight while a chunk was being worked */
     uint64_t peak_host_bytes; /* destination (not the caller's) and pool */
@@ -421,12 +477,14 @@ struct tnd_window {
 struct tnd_piece {
     uint32_t tensor;
     uint32_t window_offset; /* where in the window */
-    uint64_t tensor_offset; /* where in the tensor */
+    uint64_t tensor_offset; /* where in the tensor as the file has it */
     uint32_t bytes;
 };
 
 struct tnd_plan_sizes {
-    uint64_t tensor_bytes;  /* asked for */
+    uint64_t tensor_bytes;  /* asked for, as they lie in the files */
+    uint64_t loaded_bytes;  /* as they will lie in memory */
+    uint64_t converted_bytes; /* of tensor_bytes */
     uint64_t read_bytes;
     uint64_t destination_bytes; /* host memory for the tensors that place() does not take */
     uint64_t pool_bytes;        /* buffers at the start; may grow to the loader's limit */
@@ -439,6 +497,9 @@ struct tnd_plan_sizes {
 TND_API int tnd_plan_create(const struct tnd_model *model, const struct tnd_loader_options *loader_options,
                             const struct tnd_load_options *load_options, struct tnd_plan **ret_plan);
 TND_API void tnd_plan_destroy(struct tnd_plan **plan);
+/* A tensor's type and bytes as it would lie in memory. -EINVAL no such tensor; sets no sentence. */
+TND_API int tnd_plan_tensor_type(const struct tnd_plan *plan, uint32_t tensor_index, enum tnd_dtype *ret_dtype,
+                                 uint64_t *ret_bytes);
 TND_API void tnd_plan_sizes(const struct tnd_plan *plan, struct tnd_plan_sizes *ret_sizes);
 /* In the order they are read; NULL beyond the last. Memory: the plan's. */
 TND_API const struct tnd_window *tnd_plan_window(const struct tnd_plan *plan, uint32_t window_index);

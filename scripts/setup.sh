@@ -4,7 +4,7 @@
 
 TUNDISH_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/tundish
 TUNDISH_VENV=$TUNDISH_CACHE/venv
-PYTHON_PACKAGES=(gguf==0.19.0 safetensors==0.8.0 numpy==2.3.4)
+PYTHON_PACKAGES=(gguf==0.19.0 libgguf==0.2.2 safetensors==0.8.0 numpy==2.3.4)
 
 say() {
     printf '%s\n' "$*" >&2
@@ -59,7 +59,7 @@ install_python() {
     local python stamp
 
     stamp="$TUNDISH_VENV/.$(printf '%s_' "${PYTHON_PACKAGES[@]}" | tr -c 'a-zA-Z0-9._\n' _)"
-    if [ -e "$stamp" ] && "$TUNDISH_VENV/bin/python3" -c 'import gguf, numpy, safetensors' 2>/dev/null; then
+    if [ -e "$stamp" ] && "$TUNDISH_VENV/bin/python3" -c 'import gguf, libgguf, numpy, safetensors' 2>/dev/null; then
         return 0
     fi
     python=$(base_python) || return 1

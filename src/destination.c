@@ -48,7 +48,8 @@ bool *tnd_load_mapped_tensors(struct tnd_plan *plan, enum tnd_engine engine)
     for (uint32_t i = 0; i < plan->tensor_count && mapped && engine == TND_ENGINE_MMAP; i++) {
         const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
 
-        mapped[plan->tensors[i]] = tensor->offset % tnd_dtype_info(tensor->dtype)->element_alignment == 0;
+        mapped[plan->tensors[i]] = !tnd_plan_kernel(plan, plan->tensors[i]) &&
+                                   tensor->offset % tnd_dtype_info(tensor->dtype)->element_alignment == 0;
     }
     return mapped;
 }
@@ -64,7 +65,7 @@ static void place_mapped(struct tnd_load *load, const bool *mapped)
 
         if (mapped[index] && !load->tensors[index])
             load->tensors[index] = load->transfer.files[tensor->file].map + tensor->offset;
-        copied += !mapped[index];
+        copied += !mapped[index] && !tnd_plan_kernel(&load->plan, index);
     }
     if (copied && load->loader->options.engine == TND_ENGINE_MMAP)
         tnd_reasons_add(&load->transfer.reasons,
@@ -78,11 +79,17 @@ static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *
     for (uint32_t i = 0; i < load->plan.tensor_count && options->place; i++) {
         uint32_t index = load->plan.tensors[i];
         const struct tnd_tensor *tensor = &load->model->tensors[index];
-        uint8_t *place = options->place(options->place_cookie, tensor);
+        struct tnd_tensor loaded = *tensor;
+        uint32_t alignment;
+        uint8_t *place;
 
-        if ((uintptr_t)place % tnd_dtype_info(tensor->dtype)->element_alignment)
+        loaded.dtype = tnd_plan_dtype(&load->plan, index);
+        loaded.bytes = tnd_plan_bytes(&load->plan, index);
+        alignment = tnd_dtype_info(loaded.dtype)->element_alignment;
+        place = options->place(options->place_cookie, &loaded);
+        if ((uintptr_t)place % alignment)
             return tnd_fail(err, -EINVAL, "place() gave %p for tensor %s, which is not aligned to %u bytes",
-                            (void *)place, tensor->name, tnd_dtype_info(tensor->dtype)->element_alignment);
+                            (void *)place, tensor->name, alignment);
         load->tensors[index] = place;
     }
     return 0;
@@ -94,7 +101,10 @@ static void sum_loads(const struct tnd_loader *loader, uint64_t *ret_taken, uint
 {
     *ret_taken = *ret_untouched = 0;
     for (const struct tnd_load *load = loader->loads; load; load = load->next) {
-        uint64_t touched = atomic_load(&load->transfer.readiness.bytes_ready);
+        /* Converted tensors have another size there than in the file. */
+        double share = (double)atomic_load(&load->transfer.readiness.bytes_ready) /
+                       (double)tnd_max(1, load->plan.sizes.tensor_bytes);
+        uint64_t touched = (uint64_t)(share * (double)load->layout.bytes);
 
         *ret_taken += load->layout.bytes;
         if (!atomic_load(&load->transfer.readiness.ended))
@@ -171,7 +181,7 @@ static uint8_t *window_home(const struct tnd_load *load, uint32_t window_index)
     if (home % load->plan.alignment)
         return NULL;
     for (uint32_t i = 0; i < window->piece_count; i++) {
-        if ((uintptr_t)spans[i].destination != home + spans[i].window_offset)
+        if (spans[i].kernel || (uintptr_t)spans[i].destination != home + spans[i].window_offset)
             return NULL;
         covered += spans[i].bytes;
     }
@@ -189,11 +199,13 @@ static int make_spans(struct tnd_load *load, struct tnd_err *err)
         return tnd_fail(err, -ENOMEM, "no memory to place %u pieces", plan->piece_count);
     for (uint32_t i = 0; i < plan->piece_count; i++) {
         const struct tnd_piece *piece = &plan->pieces[i];
+        const struct tnd_kernel *kernel = tnd_plan_kernel(plan, piece->tensor);
 
         transfer->spans[i] = (struct tnd_span){
-            .destination = load->tensors[piece->tensor] + piece->tensor_offset,
+            .destination = load->tensors[piece->tensor] + tnd_plan_bytes_out(kernel, piece->tensor_offset),
             .window_offset = piece->window_offset,
             .bytes = piece->bytes,
+            .kernel = kernel,
         };
     }
     for (uint32_t i = 0; i < plan->window_count; i++)

@@ -22,12 +22,19 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
 
     if (r < 0)
         return r;
-    load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, load->plan.sizes.read_bytes);
+    load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, &load->plan.sizes);
     r = tnd_load_take_destination(load, options, err);
     if (r < 0)
         return r;
+    if (options->digest == TND_DIGEST_XXH3) {
+        r = tnd_digests_init(&load->digests, &load->plan, transfer->spans, err);
+        if (r < 0)
+            return r;
+        transfer->digests = &load->digests;
+    }
     transfer->plan = &load->plan;
     transfer->in_place = options->in_place;
+    transfer->trace = load->loader->trace;
     transfer->fresh = load->block.data;
     transfer->fresh_bytes = load->layout.bytes;
     return tnd_readiness_init(&transfer->readiness, &load->plan, tnd_now_ns, err);
@@ -57,6 +64,7 @@ static void load_free(struct tnd_load *load)
         tnd_loader_destroy(&loader);
         return;
     }
+    tnd_digests_finish(&load->digests);
     tnd_device_host.block_free(&load->block);
     for (uint32_t i = 0; i < load->transfer.file_count; i++)
         tnd_file_unmap(&load->transfer.files[i]);
@@ -228,14 +236,36 @@ int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t 
                          size_t bytes)
 {
     const void *data;
+    uint64_t tensor_bytes;
     int r = tnd_load_tensor_data(load, tensor_index, &data);
 
     if (r < 0)
         return r;
-    if (offset_bytes > load->model->tensors[tensor_index].bytes ||
-        bytes > load->model->tensors[tensor_index].bytes - offset_bytes)
+    tensor_bytes = tnd_plan_bytes(&load->plan, tensor_index);
+    if (offset_bytes > tensor_bytes || bytes > tensor_bytes - offset_bytes)
         return fail_argument("the bytes asked for are not all in the tensor");
     memcpy(buffer, (const uint8_t *)data + offset_bytes, bytes);
+    return 0;
+}
+
+int tnd_load_tensor_digest(struct tnd_load *load, uint32_t tensor_index, uint64_t *ret_digest)
+{
+    int r = tnd_load_wait_tensor(load, tensor_index, 0);
+
+    if (r >= 0)
+        r = tnd_load_wait(load, 0);
+    if (r < 0)
+        return r;
+    if (!load->transfer.digests)
+        return fail_argument("this load makes no digests");
+    *ret_digest = load->digests.tensors[tensor_index].value;
+    return 0;
+}
+
+int tnd_load_tensor_type(struct tnd_load *load, uint32_t tensor_index, enum tnd_dtype *ret_dtype, uint64_t *ret_bytes)
+{
+    if (tnd_plan_tensor_type(&load->plan, tensor_index, ret_dtype, ret_bytes) < 0)
+        return fail_argument("there is no such tensor in the model");
     return 0;
 }
 
@@ -270,14 +300,16 @@ static const char *engine_of_most(const struct tnd_transfer_stats *stats)
     return names[most];
 }
 
-/* What took longest. While reads were under way nearly all the time it was the disk; else the copies, unless they were
- * slower than any core copies, which means that they waited for pages. */
+/* What took longest. While reads were under way nearly all the time it was the disk; else what the workers did, unless
+ * they copied slower than any core copies, which means that they waited for pages. */
 static enum tnd_limit limit_of(const struct tnd_load_stats *stats)
 {
     uint64_t copyable_ns = stats->pool_bytes_read / COPY_BYTES_PER_NS_MIN;
 
     if (!stats->ready_ns || stats->read_busy_ns * 100 >= stats->ready_ns * DISK_PERCENT_MIN)
         return TND_LIMIT_DISK;
+    if (stats->convert_busy_ns > stats->copy_busy_ns && stats->convert_busy_ns > stats->alloc_ns)
+        return TND_LIMIT_CONVERT;
     return stats->copy_busy_ns > copyable_ns || stats->alloc_ns > stats->copy_busy_ns ? TND_LIMIT_MEMORY
                                                                                         : TND_LIMIT_COPY;
 }
@@ -299,7 +331,9 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .plan_ns = load->plan_ns,
         .setup_ns = load->loader->setup_ns,
         .read_busy_ns = stats->read_busy_ns,
-        .copy_busy_ns = stats->work_busy_ns,
+        .copy_busy_ns = stats->work.copy_ns,
+        .convert_busy_ns = stats->work.convert_ns,
+        .digest_busy_ns = stats->work.digest_ns,
         .alloc_ns = atomic_load(&transfer->touch_ns),
         .overlap_ns = stats->overlap_ns,
         .destination_bytes = load->layout.bytes,
@@ -307,6 +341,9 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .tensors = load->plan.tensor_count,
         .layers = load->plan.sizes.layer_count,
         .depth_max = stats->depth_max,
+        .converted_bytes = stats->work.converted_bytes,
+        .overflowed = stats->work.range.overflowed,
+        .underflowed = stats->work.range.underflowed,
         .retries = stats->retries,
         .reads_given_up = stats->reads_given_up,
         .direct = stats->direct_bytes_read * 2 > stats->bytes_read,
@@ -367,7 +404,7 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
         return r;
     }
     plan->sizes.destination_bytes = layout.bytes;
-    plan->sizes.pool_bytes = tnd_pool_start_bytes(&loader_options, plan->sizes.read_bytes);
+    plan->sizes.pool_bytes = tnd_pool_start_bytes(&loader_options, &plan->sizes);
     plan->sizes.available_bytes = tnd_budget_bytes(&loader_options);
     return 0;
 }

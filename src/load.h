@@ -17,6 +17,7 @@ struct tnd_load {
     struct tnd_device_block block;
     uint8_t **tensors; /* [model tensor_count] where each tensor of the plan lies */
     struct tnd_transfer transfer;
+    struct tnd_digests digests;
     uint64_t plan_ns;
     struct tnd_load *next; /* in the loader's list */
 

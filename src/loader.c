@@ -103,6 +103,7 @@ static int loader_create(const struct tnd_loader_options *given, struct tnd_load
     loader->allocator = allocator;
     loader->log = (struct tnd_log){.write = options.log, .cookie = options.log_cookie};
     wired = pipeline_options(loader, given);
+    loader->trace = (struct tnd_trace){.write = options.trace, .cookie = options.trace_cookie};
     r = tnd_pipeline_init(&loader->pipeline, &wired, err);
     if (r < 0) {
         tnd_free(&allocator, loader);

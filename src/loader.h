@@ -13,6 +13,7 @@ struct tnd_loader {
     struct tnd_loader_options options; /* defaults filled in */
     struct tnd_allocator allocator;
     struct tnd_log log;
+    struct tnd_trace trace;
     struct tnd_workers *workers;
     struct tnd_pipeline pipeline;
     uint64_t setup_ns;

@@ -80,15 +80,26 @@ int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd
     return r;
 }
 
+static int check_target(enum tnd_dtype dtype, struct tnd_err *err)
+{
+    if (dtype == TND_DTYPE_NONE || dtype == TND_F32 || dtype == TND_F16 || dtype == TND_BF16)
+        return 0;
+    return tnd_fail(err, -EINVAL, "tensors can become F32, F16 or BF16, not %s", tnd_dtype_name(dtype));
+}
+
 int tnd_load_options_init(struct tnd_load_options *options, const struct tnd_load_options *given, struct tnd_err *err)
 {
     int r = tnd_options_copy(options, sizeof(*options), given, "tnd_load_options", err);
 
     if (r < 0)
         return r;
-    if (options->order > TND_ORDER_FILE || options->in_place > TND_OFF)
-        return tnd_fail(err, -EINVAL, "order or in_place is no value of its type");
-    return 0;
+    if (options->order > TND_ORDER_FILE || options->in_place > TND_OFF || options->digest > TND_DIGEST_XXH3)
+        return tnd_fail(err, -EINVAL, "order, in_place or digest is no value of its type");
+    r = check_target(options->dtype, err);
+    for (uint32_t i = 0; i < options->rule_count && r >= 0; i++)
+        r = options->rules && options->rules[i].pattern ? check_target(options->rules[i].dtype, err)
+                                                        : tnd_fail(err, -EINVAL, "rule %u has no pattern", i);
+    return r;
 }
 
 struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loader,
@@ -99,19 +110,22 @@ struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loa
         .only = load->only,
         .layer_first = load->layer_first,
         .layer_count = load->layer_count,
+        .dtype = load->dtype,
+        .rules = load->rules,
+        .rule_count = load->rule_count,
         .chunk_bytes = loader->chunk_bytes,
         .alignment = TND_PLAN_ALIGNMENT,
     };
 }
 
-uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, uint64_t read_bytes)
+uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, const struct tnd_plan_sizes *sizes)
 {
     uint64_t start = (uint64_t)(options->depth + TND_SPARE_BUFFERS) * options->chunk_bytes;
 
-    if (options->engine == TND_ENGINE_MMAP)
+    if (options->engine == TND_ENGINE_MMAP && !sizes->converted_bytes)
         return 0;
     return tnd_min(tnd_min(start, tnd_round_down(options->pool_bytes_max, options->chunk_bytes)),
-                   tnd_round_up(read_bytes, options->chunk_bytes));
+                   tnd_round_up(sizes->read_bytes, options->chunk_bytes));
 }
 
 uint32_t tnd_depth_max(const struct tnd_loader_options *options, uint32_t given)

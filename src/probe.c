@@ -229,6 +229,19 @@ static void probe_file_system(struct tnd_probe *probe, int fd)
         fclose(mounts);
 }
 
+/* One direct read of the file's first block: some file systems take O_DIRECT at open and refuse it here. */
+static int try_direct_read(const struct tnd_io_file *file, struct tnd_err *err)
+{
+    void *block = aligned_alloc(file->alignment, file->alignment);
+    int r;
+
+    if (!block)
+        return tnd_fail(err, -ENOMEM, "%s: no memory to try a direct read", file->path);
+    r = pread(file->fd_direct, block, file->alignment, 0) < 0 ? -errno : 0;
+    free(block);
+    return r < 0 ? tnd_fail(err, r, "%s: the first direct read failed (%s)", file->path, strerror(-r)) : 0;
+}
+
 static void probe_direct(struct tnd_probe *probe, const struct tnd_model_file *source)
 {
     struct tnd_io_file file = {.path = probe->file, .bytes = source->file.bytes, .fd = source->fd, .fd_direct = -1};
@@ -241,7 +254,7 @@ static void probe_direct(struct tnd_probe *probe, const struct tnd_model_file *s
     probe->direct_open = fd >= 0;
     if (fd >= 0)
         close(fd);
-    probe->direct = tnd_file_open_direct(&file, TND_PLAN_ALIGNMENT, &why) >= 0;
+    probe->direct = tnd_file_open_direct(&file, TND_PLAN_ALIGNMENT, &why) >= 0 && try_direct_read(&file, &why) >= 0;
     if (probe->direct)
         probe->direct_alignment_bytes = file.alignment;
     else
@@ -269,7 +282,7 @@ static void probe_load(struct tnd_probe *probe, const struct tnd_model_file *sou
         r = tnd_io_attach(io, &file, &why);
     if (r >= 0) {
         put_end(probe->load_engine, sizeof(probe->load_engine), file.engine->ops->name);
-        probe->load_direct = file.direct;
+        probe->load_direct = file.direct && probe->direct;
     }
     for (uint32_t i = 0; i < reasons.count; i++) {
         size_t used = strlen(probe->load_reason);
@@ -301,13 +314,14 @@ static void probe_model(struct tnd_probe *probe, const struct tnd_model *model, 
 
 static int probe_all(struct tnd_probe *probe, const struct tnd_model *model, struct tnd_err *err)
 {
+    const struct tnd_plan_sizes large = {.read_bytes = MODEL_BYTES};
     struct tnd_loader_options loader;
     struct tnd_mapping pool;
     char *text = malloc(TEXT_BYTES_MAX);
     uint32_t buffer_count;
     int r = tnd_loader_options_init(&loader, NULL, err);
 
-    if (!text || (r == 0 && tnd_mapping_init(&pool, tnd_pool_start_bytes(&loader, MODEL_BYTES), true) < 0))
+    if (!text || (r == 0 && tnd_mapping_init(&pool, tnd_pool_start_bytes(&loader, &large), true) < 0))
         r = tnd_fail(err, -ENOMEM, "not enough memory to look what this machine allows");
     if (r == 0) {
         buffer_count = (uint32_t)(pool.bytes / loader.chunk_bytes);

@@ -99,8 +99,9 @@ uint32_t tnd_file_cached_percent(int fd, uint64_t bytes)
     return (uint32_t)(pages.cached * 100 / page_count);
 }
 
-/* What the file system says a direct read must be aligned to, 0 when it takes none; unknown where it says nothing. */
-static uint32_t alignment_of(int fd, uint32_t unknown)
+/* What the file system says a direct read must be aligned to, 0 when it takes none. Where it says nothing the least
+ * there is: only a read that goes on after a cut is aligned to that, and is refused if it is too little. */
+static uint32_t alignment_of(int fd)
 {
     struct statx info;
 
@@ -112,12 +113,12 @@ static uint32_t alignment_of(int fd, uint32_t unknown)
         memcpy(&offset, (const char *)&info + 156, sizeof(offset));
         return memory && offset ? (uint32_t)tnd_max(memory, offset) : 0;
     }
-    return unknown;
+    return 512;
 }
 
 int tnd_file_open_direct(struct tnd_io_file *file, uint32_t alignment_max, struct tnd_err *err)
 {
-    uint32_t alignment = alignment_of(file->fd, alignment_max);
+    uint32_t alignment = alignment_of(file->fd);
     char link[64];
     int r;
 

@@ -22,11 +22,14 @@
 #define TND_READ_BYTES_MAX ((uint32_t)64 << 20) /* far below the 2 GiB - 4 KiB that one read can return */
 #define TND_READ_STALLS_MAX 64                  /* EAGAIN, or continuations that brought nothing, in a row */
 
+struct tnd_kernel;
+
 /* A part of a read with a place of its own. */
 struct tnd_span {
     uint8_t *destination;
     uint32_t window_offset; /* from the start of the read */
     uint32_t bytes;
+    const struct tnd_kernel *kernel; /* the pipeline converts it; reads that scatter have spans without one */
 };
 
 struct tnd_io_engine;
@@ -59,10 +62,10 @@ struct tnd_io_read {
     bool given_up; /* nobody waits for it any more: it is not continued, and fails when it comes back */
 };
 
-/* Whether a span of a mapped read is its own place. */
-static inline bool tnd_span_lies_there(const struct tnd_io_read *read, const struct tnd_span *span)
+/* Whether a span's place is the file's own mapping: nothing is to be written there. */
+static inline bool tnd_span_is_mapped(const struct tnd_io_read *read, const struct tnd_span *span)
 {
-    return span->destination == read->buffer + span->window_offset;
+    return read->file->map && span->destination == read->file->map + read->offset + span->window_offset;
 }
 
 struct tnd_io_engine_ops {
@@ -132,6 +135,8 @@ int tnd_io_register(struct tnd_io *io, uint32_t index, void *data, size_t bytes)
 /* One whose reads are done by run() on a few threads: what it returns is the read's answer. */
 int tnd_io_threaded_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, const char *name,
                            bool scatters, int64_t (*run)(struct tnd_io_read *read), struct tnd_err *err);
+/* What is left of a read into its buffer, by one system call: bytes or -errno. */
+int64_t tnd_io_pread(const struct tnd_io_read *read);
 int tnd_io_uring_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);
 int tnd_io_threads_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);
 int tnd_io_mmap_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* Reads that are none: the buffer is the file's own mapping, and MADV_POPULATE_READ brings its pages. It fails where a
- * touch would be a signal. */
+ * touch would be a signal. What is to be converted is read into a buffer, as every engine does it: nothing of ours
+ * touches a mapping, which a file that is cut turns into a signal. */
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -21,7 +22,7 @@ static int64_t read_strays(const struct tnd_io_read *read)
 {
     for (uint32_t i = 0; i < read->span_count; i++) {
         const struct tnd_span *span = &read->spans[i];
-        uint32_t done = tnd_span_lies_there(read, span) ? span->bytes : 0;
+        uint32_t done = tnd_span_is_mapped(read, span) ? span->bytes : 0;
 
         while (done < span->bytes) {
             ssize_t got = pread(read->file->fd, span->destination + done, span->bytes - done,
@@ -55,11 +56,16 @@ static int64_t populate(struct tnd_io_read *read)
     return fstat(read->file->fd, &now) == 0 && (uint64_t)now.st_size < read->offset + read->bytes_wanted ? 0 : -EIO;
 }
 
+static int64_t run(struct tnd_io_read *read)
+{
+    return read->buffer == read->file->map + read->offset ? populate(read) : tnd_io_pread(read);
+}
+
 int tnd_io_mmap_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err)
 {
     if (madvise(NULL, 0, MADV_POPULATE_READ) < 0 && errno == EINVAL)
         return tnd_fail(err, -ENODEV, "this kernel cannot bring the pages of a mapping in one call (Linux 5.14 can)");
-    return tnd_io_threaded_create(ret_engine, options, "mmap", false, populate, err);
+    return tnd_io_threaded_create(ret_engine, options, "mmap", false, run, err);
 }
 
 int tnd_file_map(struct tnd_io_file *file, struct tnd_err *err)

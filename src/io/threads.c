@@ -82,15 +82,16 @@ static int64_t read_spans(struct tnd_io_read *read)
     return read->bytes_wanted - read->bytes_done;
 }
 
+int64_t tnd_io_pread(const struct tnd_io_read *read)
+{
+    ssize_t got = pread(read->was_direct ? read->file->fd_direct : read->file->fd, read->buffer + read->bytes_done,
+                        read->bytes - read->bytes_done, (off_t)(read->offset + read->bytes_done));
+    return got < 0 ? -errno : got;
+}
+
 static int64_t read_one(struct tnd_io_read *read)
 {
-    ssize_t got;
-
-    if (!read->buffer)
-        return read_spans(read);
-    got = pread(read->was_direct ? read->file->fd_direct : read->file->fd, read->buffer + read->bytes_done,
-                read->bytes - read->bytes_done, (off_t)(read->offset + read->bytes_done));
-    return got < 0 ? -errno : got;
+    return read->buffer ? tnd_io_pread(read) : read_spans(read);
 }
 
 static void *thread_main(void *argument)

@@ -7,7 +7,6 @@
 #if defined(__x86_64__)
 #include <emmintrin.h>
 
-#define STREAM_BYTES_MIN 4096 /* below, the fence costs more than the stores save */
 #define LINE_BYTES 64
 
 void tnd_copy_stream(void *destination, const void *source, size_t bytes)
@@ -16,7 +15,7 @@ void tnd_copy_stream(void *destination, const void *source, size_t bytes)
     const uint8_t *from = source;
     size_t head = -(uintptr_t)to % LINE_BYTES;
 
-    if (bytes < STREAM_BYTES_MIN) {
+    if (bytes < TND_STREAM_BYTES_MIN) {
         memcpy(to, from, bytes);
         return;
     }

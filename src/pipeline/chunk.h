@@ -5,6 +5,7 @@
 /* One window on its way. */
 
 #include "io/io.h"
+#include "kernels/kernel.h"
 #include "pipeline/workers.h"
 
 /* FREE → READING → READY → WORKING → FREE; a read that landed in its place, or failed, goes READING → FREE. One that
@@ -21,13 +22,19 @@ enum tnd_chunk_state {
 
 /* Where a window's bytes go first. */
 enum tnd_landing {
-    TND_LAND_POOL,  /* a buffer of the pool; a worker copies the pieces out */
+    TND_LAND_POOL,  /* a buffer of the pool; a worker copies or converts the pieces to their places */
     TND_LAND_PLACE, /* one read over the window's own place in the destination */
     TND_LAND_MAP,   /* the file's own mapping; pieces that lie elsewhere are read there */
     TND_LAND_SPANS, /* a buffered read that scatters the pieces to their places */
 };
 
 struct tnd_transfer;
+
+struct tnd_chunk_work {
+    uint64_t copy_ns, convert_ns, digest_ns;
+    uint64_t converted_bytes; /* as they lay in the file */
+    struct tnd_range_counts range;
+};
 
 struct tnd_chunk {
     enum tnd_chunk_state state;
@@ -36,11 +43,12 @@ struct tnd_chunk {
     struct tnd_transfer *transfer;
     struct tnd_pipeline *pipeline;
     uint32_t window;
+    uint64_t read_ns; /* when its read was submitted */
     uint8_t *buffer; /* [chunk_bytes] of the pool; NULL before it was ever needed */
     int buffer_index;
     struct tnd_io_read read;
     struct tnd_job job;
-    uint64_t work_ns; /* what the worker took */
+    struct tnd_chunk_work work; /* what the worker did */
     struct tnd_chunk *next;
 };
 

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "kernels/copy.h"
+#include "model/dtype.h"
 #include "model/model.h"
 
 #define POLL_COUNT 32
@@ -133,8 +134,7 @@ static bool collect_worked(struct tnd_pipeline *pipeline)
         uint32_t window = chunk->window;
 
         tnd_transfer_account(transfer, pipeline->options.now_ns());
-        transfer->working--;
-        transfer->stats.work_busy_ns += chunk->work_ns;
+        tnd_transfer_worked(transfer, &chunk->work);
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         tnd_transfer_arrived(transfer, window);
         chunk = next;
@@ -154,6 +154,28 @@ static void learn(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, 
         tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
 }
 
+/* What a chunk went through. On the thread that took it there: the engine of a read is the driver's to ask for. */
+static void trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint32_t worker, uint64_t start_ns,
+                  uint64_t end_ns)
+{
+    const struct tnd_transfer *transfer = chunk->transfer;
+    const struct tnd_plan *plan = transfer->plan;
+    const struct tnd_piece *first = &plan->pieces[plan->windows[chunk->window].piece_first];
+
+    if (transfer->trace.write)
+        tnd_trace_tell(&transfer->trace, &(struct tnd_trace_event){
+            .kind = kind,
+            .engine = kind == TND_TRACE_READ ? tnd_io_engine_of(chunk->pipeline->io, &chunk->read) : TND_ENGINE_AUTO,
+            .slot = (uint32_t)(chunk - chunk->pipeline->pool.chunks),
+            .worker = worker,
+            .start_ns = start_ns,
+            .end_ns = end_ns,
+            .offset = chunk->read.offset,
+            .bytes = chunk->read.bytes,
+            .tensor = &plan->model->tensors[first->tensor],
+        });
+}
+
 static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
 {
     struct tnd_transfer *transfer = chunk->transfer;
@@ -168,6 +190,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     transfer->suspected_ns = 0;
     transfer->reading--;
     pipeline->reading--;
+    trace(chunk, TND_TRACE_READ, UINT32_MAX, chunk->read_ns, transfer->accounted_ns);
     tnd_transfer_read_done(transfer, pipeline->io, &chunk->read, chunk->landing == TND_LAND_POOL);
     learn(pipeline, transfer, chunk);
     if (chunk->read.result < 0) {
@@ -175,7 +198,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
     }
-    if (chunk->landing == TND_LAND_POOL) {
+    if (chunk->landing == TND_LAND_POOL || transfer->digests) {
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READY);
         chunk->next = NULL;
         transfer->ready++;
@@ -197,18 +220,29 @@ static bool reap_reads(struct tnd_pipeline *pipeline, int64_t timeout_ns)
     return count > 0;
 }
 
-static void give_up(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, uint64_t now_ns)
+/* The chunk that has been reading for a transfer for longest; NULL when none is. */
+static struct tnd_chunk *oldest_read(const struct tnd_pool *pool, const struct tnd_transfer *transfer)
 {
-    struct tnd_pool *pool = &pipeline->pool;
+    struct tnd_chunk *oldest = NULL;
 
     for (uint32_t i = 0; i < pool->chunk_count; i++) {
         struct tnd_chunk *chunk = &pool->chunks[i];
 
-        if (chunk->state != TND_CHUNK_READING || chunk->transfer != transfer)
-            continue;
+        if (chunk->state == TND_CHUNK_READING && chunk->transfer == transfer &&
+            (!oldest || chunk->window < oldest->window))
+            oldest = chunk;
+    }
+    return oldest;
+}
+
+static void give_up(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, uint64_t now_ns)
+{
+    struct tnd_chunk *chunk;
+
+    while ((chunk = oldest_read(&pipeline->pool, transfer))) {
         chunk->read.given_up = true;
         tnd_transfer_give_up(transfer, chunk->window, &chunk->read, now_ns - transfer->progress_ns);
-        tnd_pool_move(pool, chunk, TND_CHUNK_FAILED);
+        tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FAILED);
         transfer->reading--;
         pipeline->reading--;
     }
@@ -246,19 +280,51 @@ static int64_t hung_due(const struct tnd_pipeline *pipeline, int64_t timeout_ns)
     return timeout_ns;
 }
 
-/* On a worker: the pieces of one buffer to their places. */
-static void chunk_work(struct tnd_job *job)
+/* The element counts of a span that a kernel takes. */
+static size_t span_elements(const struct tnd_span *span)
+{
+    const struct tnd_dtype_info *from = tnd_dtype_info(span->kernel->from);
+
+    return (size_t)span->bytes / from->block_bytes * from->block_elements;
+}
+
+static void place_span(const struct tnd_span *span, const uint8_t *source, struct tnd_chunk_work *work)
+{
+    if (span->kernel) {
+        span->kernel->run(span->destination, source, span_elements(span), &work->range);
+        work->converted_bytes += span->bytes;
+    } else {
+        tnd_copy_stream(span->destination, source, span->bytes);
+    }
+}
+
+/* On a worker: the pieces of one buffer to their places, and into their digests. */
+static void chunk_work(struct tnd_job *job, uint32_t worker)
 {
     struct tnd_chunk *chunk = (struct tnd_chunk *)((char *)job - offsetof(struct tnd_chunk, job));
     struct tnd_pipeline *pipeline = chunk->pipeline;
-    uint64_t start = tnd_now_ns();
+    struct tnd_transfer *transfer = chunk->transfer;
+    uint32_t piece_first = transfer->plan->windows[chunk->window].piece_first;
+    struct tnd_chunk_work work = {0};
+    uint64_t start = tnd_now_ns(), end;
 
     for (uint32_t i = 0; i < chunk->read.span_count; i++) {
         const struct tnd_span *span = &chunk->read.spans[i];
+        const uint8_t *source = chunk->landing == TND_LAND_POOL ? chunk->buffer + span->window_offset : NULL;
 
-        tnd_copy_stream(span->destination, chunk->buffer + span->window_offset, span->bytes);
+        if (source && !tnd_span_is_mapped(&chunk->read, span)) /* beside one that is converted */
+            place_span(span, source, &work);
+        if (transfer->digests) {
+            uint64_t placed = tnd_now_ns();
+
+            tnd_digests_placed(transfer->digests, piece_first + i, span->kernel ? NULL : source);
+            work.digest_ns += tnd_now_ns() - placed;
+        }
     }
-    chunk->work_ns = tnd_now_ns() - start;
+    end = tnd_now_ns();
+    *(work.converted_bytes ? &work.convert_ns : &work.copy_ns) = end - start - work.digest_ns;
+    chunk->work = work;
+    trace(chunk, work.converted_bytes ? TND_TRACE_CONVERT : TND_TRACE_COPY, worker, start, end);
 
     pthread_mutex_lock(&pipeline->mutex);
     chunk->next = NULL;
@@ -297,11 +363,21 @@ static bool dispatch_ready(struct tnd_pipeline *pipeline)
 
 /* ---- New reads --------------------------------------------------------------------------------------------- */
 
+static bool converts(const struct tnd_transfer *transfer, const struct tnd_window *window)
+{
+    for (uint32_t i = 0; i < window->piece_count; i++)
+        if (transfer->spans[window->piece_first + i].kernel)
+            return true;
+    return false;
+}
+
 static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const struct tnd_transfer *transfer,
                                        uint32_t window_index)
 {
     const struct tnd_window *window = &transfer->plan->windows[window_index];
 
+    if (converts(transfer, window))
+        return TND_LAND_POOL;
     if (transfer->files[window->file].map)
         return TND_LAND_MAP;
     if (tnd_io_can_scatter(&transfer->files[window->file]))
@@ -351,6 +427,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     chunk->transfer = transfer;
     chunk->window = index;
     chunk->landing = landing;
+    chunk->read_ns = transfer->accounted_ns;
     chunk->read = (struct tnd_io_read){
         .file = file,
         .offset = window->offset,

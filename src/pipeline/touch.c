@@ -10,7 +10,7 @@
 /* A turn: short enough that a copy never waits long for a worker, nor a thread's start for the address space's lock. */
 #define TOUCH_BYTES ((uint64_t)4 << 20)
 
-static void touch_run(struct tnd_job *job)
+static void touch_run(struct tnd_job *job, uint32_t worker)
 {
     struct tnd_touch *touch = (struct tnd_touch *)job;
     struct tnd_transfer *transfer = touch->transfer;
@@ -19,8 +19,14 @@ static void touch_run(struct tnd_job *job)
     if (at < transfer->fresh_bytes && !atomic_load(&transfer->touch_stop)) {
         uint64_t start = tnd_now_ns();
 
-        tnd_populate(transfer->fresh + at, tnd_min(TOUCH_BYTES, transfer->fresh_bytes - at));
-        atomic_fetch_add(&transfer->touch_ns, tnd_now_ns() - start);
+        uint64_t bytes = tnd_min(TOUCH_BYTES, transfer->fresh_bytes - at), end;
+
+        tnd_populate(transfer->fresh + at, bytes);
+        end = tnd_now_ns();
+        atomic_fetch_add(&transfer->touch_ns, end - start);
+        tnd_trace_tell(&transfer->trace, &(struct tnd_trace_event){.kind = TND_TRACE_TOUCH, .slot = UINT32_MAX,
+                                                                  .worker = worker, .start_ns = start, .end_ns = end,
+                                                                  .offset = at, .bytes = bytes});
         tnd_workers_submit(touch->workers, job, false);
         return;
     }

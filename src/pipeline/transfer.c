@@ -152,6 +152,19 @@ void tnd_transfer_read_done(struct tnd_transfer *transfer, struct tnd_io *io, co
         tnd_io_detach(io, read->file); /* a model of hundreds of files would else hold as many descriptors more */
 }
 
+void tnd_transfer_worked(struct tnd_transfer *transfer, const struct tnd_chunk_work *work)
+{
+    struct tnd_chunk_work *sum = &transfer->stats.work;
+
+    transfer->working--;
+    sum->copy_ns += work->copy_ns;
+    sum->convert_ns += work->convert_ns;
+    sum->digest_ns += work->digest_ns;
+    sum->converted_bytes += work->converted_bytes;
+    sum->range.overflowed += work->range.overflowed;
+    sum->range.underflowed += work->range.underflowed;
+}
+
 void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index)
 {
     const struct tnd_window *window = &transfer->plan->windows[window_index];

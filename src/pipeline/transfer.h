@@ -4,7 +4,10 @@
 
 /* A load as the pipeline sees it: a plan, files, a place for each piece, and how far it is. */
 
+#include "base/log.h"
 #include "io/io.h"
+#include "pipeline/chunk.h"
+#include "pipeline/digest.h"
 #include "pipeline/readiness.h"
 #include "pipeline/workers.h"
 #include "plan/plan.h"
@@ -21,7 +24,8 @@ struct tnd_touch {
 struct tnd_transfer_stats {
     uint64_t bytes_read, read_count, pool_bytes_read, direct_bytes_read;
     uint64_t engine_bytes[TND_ENGINE_NIL + 1];
-    uint64_t read_busy_ns, work_busy_ns, overlap_ns;
+    uint64_t read_busy_ns, overlap_ns;
+    struct tnd_chunk_work work; /* the sum over all chunks */
     uint32_t depth_max, retries;
     uint32_t reads_given_up; /* the kernel may still write to their places: the destination is never freed */
 };
@@ -37,6 +41,8 @@ struct tnd_transfer {
     enum tnd_switch in_place;
     uint8_t *fresh; /* destination memory that has no pages yet, NULL when it has, in the order of the plan */
     uint64_t fresh_bytes;
+    struct tnd_digests *digests; /* NULL: none are made */
+    struct tnd_trace trace;
     struct tnd_reasons reasons;
     struct tnd_readiness readiness;
     atomic_bool canceled;
@@ -78,6 +84,8 @@ void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, 
                           uint64_t waited_ns);
 /* Keeps the error of a transfer that gets no buffer, because reads that were given up hold them all. */
 void tnd_transfer_starve(struct tnd_transfer *transfer);
+/* A worker is done with a chunk. */
+void tnd_transfer_worked(struct tnd_transfer *transfer, const struct tnd_chunk_work *work);
 /* The pieces of a window lie in their places. */
 void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index);
 /* All is in, or nothing more will come: the transfer may be gone when it returns. */

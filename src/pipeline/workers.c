@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/mem.h"
 #include "base/thread.h"
@@ -17,6 +18,7 @@ struct tnd_workers {
     pthread_cond_t queued_cond;
     struct queue urgent, patient; /* under mutex */
     bool stopping;                /* under mutex */
+    atomic_uint named; /* threads that took an index */
     uint32_t thread_count;
     pthread_t threads[];
 };
@@ -44,6 +46,7 @@ static struct tnd_job *job_take(struct tnd_workers *workers)
 static void *thread_main(void *argument)
 {
     struct tnd_workers *workers = argument;
+    uint32_t index = atomic_fetch_add(&workers->named, 1);
 
     pthread_mutex_lock(&workers->mutex);
     for (;;) {
@@ -51,7 +54,7 @@ static void *thread_main(void *argument)
 
         if (job) {
             pthread_mutex_unlock(&workers->mutex);
-            job->run(job);
+            job->run(job, index);
             pthread_mutex_lock(&workers->mutex);
         } else if (workers->stopping) {
             break;
@@ -131,6 +134,6 @@ bool tnd_workers_run_one(struct tnd_workers *workers)
     job = job_take(workers);
     pthread_mutex_unlock(&workers->mutex);
     if (job)
-        job->run(job);
+        job->run(job, 0);
     return job != NULL;
 }

@@ -10,7 +10,8 @@
 #include "tundish.h"
 
 struct tnd_job {
-    void (*run)(struct tnd_job *job); /* may free or resubmit the job: it is not touched afterwards */
+    /* May free or resubmit the job: it is not touched afterwards. worker: the thread's index. */
+    void (*run)(struct tnd_job *job, uint32_t worker);
     struct tnd_job *next;
 };
 

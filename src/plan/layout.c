@@ -13,11 +13,12 @@ struct stretch {
     uint64_t start, stop; /* aligned file offsets around them */
 };
 
-static bool suits(const struct tnd_tensor *tensor, enum tnd_switch in_place)
+static bool suits(const struct tnd_plan *plan, uint32_t tensor_index, enum tnd_switch in_place)
 {
+    const struct tnd_tensor *tensor = &plan->model->tensors[tensor_index];
     uint64_t alignment = TND_TENSOR_ALIGNMENT;
 
-    if (in_place == TND_OFF)
+    if (in_place == TND_OFF || tnd_plan_kernel(plan, tensor_index))
         return false;
     if (in_place == TND_ON)
         alignment = tnd_dtype_info(tensor->dtype)->element_alignment;
@@ -36,8 +37,8 @@ static struct stretch stretch_from(const struct tnd_plan *plan, const bool *take
     for (uint32_t i = first; i < plan->tensor_count; i++) {
         const struct tnd_tensor *tensor = &tensors[plan->tensors[i]];
 
-        if ((taken && taken[plan->tensors[i]]) || !suits(tensor, in_place) || tensor->file != head->file ||
-            tensor->offset < end || tensor->offset - end > plan->alignment)
+        if ((taken && taken[plan->tensors[i]]) || !suits(plan, plan->tensors[i], in_place) ||
+            tensor->file != head->file || tensor->offset < end || tensor->offset - end > plan->alignment)
             break;
         end = tensor->offset + tensor->bytes;
         stretch.end = i + 1;
@@ -83,7 +84,7 @@ static void mirror(struct tnd_layout *layout, const struct tnd_plan *plan, const
 static void pack(struct tnd_layout *layout, const struct tnd_plan *plan, uint32_t tensor)
 {
     layout->offsets[tensor] = tnd_round_up(layout->bytes, TND_TENSOR_ALIGNMENT);
-    layout->bytes = layout->offsets[tensor] + plan->model->tensors[tensor].bytes;
+    layout->bytes = layout->offsets[tensor] + tnd_plan_bytes(plan, tensor);
 }
 
 int tnd_layout_init(struct tnd_layout *layout, struct tnd_plan *plan, const bool *taken, enum tnd_switch in_place,

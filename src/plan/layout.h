@@ -6,7 +6,7 @@
  *
  * A stretch of at least TND_MIRROR_BYTES_MIN whose tensors suit it is laid out as it lies in the file, at the same
  * offset modulo the alignment and with the aligned blocks at both ends its own: a read of a whole window can land in
- * it. Everything else is packed on TND_TENSOR_ALIGNMENT and can only be copied to its place. */
+ * it. Everything else is packed on TND_TENSOR_ALIGNMENT and can only be copied, or converted, to its place. */
 
 #include <stdint.h>
 

@@ -7,8 +7,11 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "model/dtype.h"
 #include "model/layers.h"
 #include "model/model.h"
+
+#define BYTES_MAX ((uint64_t)1 << 56) /* of a load; times what a block of any type grows by it still fits 64 bits */
 
 /* What a tensor is sorted by. */
 struct order_key {
@@ -86,6 +89,67 @@ static int select_tensors(struct tnd_plan *plan, const struct tnd_plan_options *
     return 0;
 }
 
+/* ---- What tensors become ----------------------------------------------------------------------------------- */
+
+uint64_t tnd_plan_bytes_out(const struct tnd_kernel *kernel, uint64_t bytes)
+{
+    const struct tnd_dtype_info *from, *to;
+
+    if (!kernel)
+        return bytes;
+    from = tnd_dtype_info(kernel->from);
+    to = tnd_dtype_info(kernel->to);
+    return bytes / from->block_bytes * from->block_elements * to->block_bytes;
+}
+
+const struct tnd_kernel *tnd_plan_kernel(const struct tnd_plan *plan, uint32_t tensor_index)
+{
+    return plan->kernels ? plan->kernels[tensor_index] : NULL;
+}
+
+enum tnd_dtype tnd_plan_dtype(const struct tnd_plan *plan, uint32_t tensor_index)
+{
+    const struct tnd_kernel *kernel = tnd_plan_kernel(plan, tensor_index);
+
+    return kernel ? kernel->to : plan->model->tensors[tensor_index].dtype;
+}
+
+uint64_t tnd_plan_bytes(const struct tnd_plan *plan, uint32_t tensor_index)
+{
+    return tnd_plan_bytes_out(tnd_plan_kernel(plan, tensor_index), plan->model->tensors[tensor_index].bytes);
+}
+
+static enum tnd_dtype dtype_wanted(const struct tnd_plan_options *options, const char *name)
+{
+    for (uint32_t i = 0; i < options->rule_count; i++)
+        if (!fnmatch(options->rules[i].pattern, name, 0))
+            return options->rules[i].dtype;
+    return options->dtype;
+}
+
+/* What cannot be converted to what is wanted stays as it is. */
+static int choose_kernels(struct tnd_plan *plan, const struct tnd_plan_options *options, struct tnd_err *err)
+{
+    enum tnd_isa isa = tnd_isa_best();
+
+    if (!options->dtype && !options->rule_count)
+        return 0;
+    plan->kernels = tnd_arena_alloc(&plan->arena, plan->model->tensor_count, sizeof(*plan->kernels));
+    if (!plan->kernels)
+        return tnd_fail(err, -ENOMEM, "no memory to plan %u tensors", plan->tensor_count);
+    for (uint32_t i = 0; i < plan->tensor_count; i++) {
+        uint32_t tensor = plan->tensors[i];
+        enum tnd_dtype from = plan->model->tensors[tensor].dtype;
+        enum tnd_dtype to = dtype_wanted(options, plan->model->tensors[tensor].name);
+
+        if (to && to != from)
+            plan->kernels[tensor] = tnd_kernel_find(from, to, isa);
+    }
+    return 0;
+}
+
+/* ---- Windows ----------------------------------------------------------------------------------------------- */
+
 /* A walk over the runs; with no arrays it only counts. */
 struct cutter {
     const struct tnd_plan *plan;
@@ -139,6 +203,7 @@ static bool window_takes(const struct cutter *cutter, uint32_t file, uint64_t of
 static void cut_tensor(struct cutter *cutter, uint32_t tensor_index)
 {
     const struct tnd_tensor *tensor = &cutter->plan->model->tensors[tensor_index];
+    uint64_t unit = tnd_plan_kernel(cutter->plan, tensor_index) ? tnd_dtype_info(tensor->dtype)->block_bytes : 1;
     uint64_t at = 0;
 
     while (at < tensor->bytes && cutter->piece_count <= TND_PIECES_MAX) {
@@ -151,6 +216,11 @@ static void cut_tensor(struct cutter *cutter, uint32_t tensor_index)
         }
         skip = offset - cutter->window.offset;
         bytes = tnd_min(tensor->bytes - at, cutter->chunk_bytes - skip);
+        bytes -= bytes % unit;
+        if (!bytes) { /* not one whole unit has room: it is the next window's */
+            window_close(cutter);
+            continue;
+        }
         if (cutter->pieces)
             cutter->pieces[cutter->piece_count] = (struct tnd_piece){
                 .tensor = tensor_index,
@@ -194,6 +264,21 @@ static int cut_windows(struct tnd_plan *plan, uint32_t chunk_bytes, struct tnd_e
     return 0;
 }
 
+/* What will lie at the destination; a sparse file may claim more than there are addresses. */
+static int sum_bytes(struct tnd_plan *plan, struct tnd_err *err)
+{
+    for (uint32_t i = 0; i < plan->tensor_count; i++) {
+        const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
+        uint64_t bytes = tnd_plan_bytes(plan, plan->tensors[i]);
+
+        if (tensor->bytes > BYTES_MAX || bytes > BYTES_MAX - plan->sizes.loaded_bytes)
+            return tnd_fail(err, -ENOMEM, "%s: with tensor %s the tensors are more than the %llu bytes of a load",
+                            plan->model->files[tensor->file].file.path, tensor->name, (unsigned long long)BYTES_MAX);
+        plan->sizes.loaded_bytes += bytes;
+    }
+    return 0;
+}
+
 static void count_sizes(struct tnd_plan *plan)
 {
     struct tnd_plan_sizes *sizes = &plan->sizes;
@@ -208,6 +293,7 @@ static void count_sizes(struct tnd_plan *plan)
         const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
 
         sizes->tensor_bytes += tensor->bytes;
+        sizes->converted_bytes += tnd_plan_kernel(plan, plan->tensors[i]) ? tensor->bytes : 0;
         if (tensor->layer >= 0) {
             uint64_t bit = (uint64_t)1 << (tensor->layer % 64);
 
@@ -225,6 +311,10 @@ int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const st
 
     made.arena.allocator = model->arena.allocator;
     r = select_tensors(&made, options, err);
+    if (r >= 0)
+        r = choose_kernels(&made, options, err);
+    if (r >= 0)
+        r = sum_bytes(&made, err);
     if (r >= 0)
         r = cut_windows(&made, options->chunk_bytes, err);
     if (r < 0) {
@@ -244,6 +334,16 @@ void tnd_plan_finish(struct tnd_plan *plan)
 void tnd_plan_sizes(const struct tnd_plan *plan, struct tnd_plan_sizes *ret_sizes)
 {
     *ret_sizes = plan->sizes;
+}
+
+int tnd_plan_tensor_type(const struct tnd_plan *plan, uint32_t tensor_index, enum tnd_dtype *ret_dtype,
+                         uint64_t *ret_bytes)
+{
+    if (tensor_index >= plan->model->tensor_count)
+        return -EINVAL;
+    *ret_dtype = tnd_plan_dtype(plan, tensor_index);
+    *ret_bytes = tnd_plan_bytes(plan, tensor_index);
+    return 0;
 }
 
 const struct tnd_window *tnd_plan_window(const struct tnd_plan *plan, uint32_t window_index)

@@ -2,16 +2,18 @@
 #ifndef TND_PLAN_PLAN_H
 #define TND_PLAN_PLAN_H
 
-/* Which tensors, in which order, by which reads. Pure: no file is touched, nothing is measured.
+/* Which tensors, as what, in which order, by which reads. Pure: no file is touched, nothing is measured.
  *
  * The selected tensors are sorted by use (shared-in, layers, shared-out; inside each by file and offset) or by file and
  * offset alone. Neighbours in that order which are neighbours in the file too form a run. A run is cut into windows of
- * at most chunk_bytes, whose ends lie on the alignment; what a window holds of a tensor is a piece. */
+ * at most chunk_bytes, whose ends lie on the alignment; what a window holds of a tensor is a piece. A piece that is
+ * converted holds whole units (elements or blocks): where a window would cut one, the next window begins before it. */
 
 #include <stdint.h>
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "kernels/kernel.h"
 #include "tundish.h"
 
 #define TND_PIECES_MAX ((uint32_t)4 << 20) /* 8 TiB in chunks of 2 MiB */
@@ -21,6 +23,9 @@ struct tnd_plan_options {
     enum tnd_order order;
     const char *only;
     uint32_t layer_first, layer_count;
+    enum tnd_dtype dtype; /* what tensors become, TND_DTYPE_NONE: what they are */
+    const struct tnd_dtype_rule *rules; /* the first that fits a name comes before dtype */
+    uint32_t rule_count;
     uint32_t chunk_bytes;
     uint32_t alignment; /* a power of two, at most chunk_bytes */
 };
@@ -30,6 +35,7 @@ struct tnd_plan {
     const struct tnd_model *model;
     uint32_t *tensors; /* [tensor_count] the selected ones, in order */
     uint32_t tensor_count;
+    const struct tnd_kernel **kernels; /* [model tensor_count] NULL: copied. The array is NULL when all are */
     struct tnd_window *windows;
     struct tnd_piece *pieces;
     uint32_t window_count, piece_count;
@@ -41,5 +47,13 @@ struct tnd_plan {
 int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const struct tnd_plan_options *options,
                   struct tnd_err *err);
 void tnd_plan_finish(struct tnd_plan *plan);
+
+/* What converts a tensor; NULL when it is copied. */
+const struct tnd_kernel *tnd_plan_kernel(const struct tnd_plan *plan, uint32_t tensor_index);
+/* A tensor's type and bytes as it will lie. */
+enum tnd_dtype tnd_plan_dtype(const struct tnd_plan *plan, uint32_t tensor_index);
+uint64_t tnd_plan_bytes(const struct tnd_plan *plan, uint32_t tensor_index);
+/* Bytes at the destination of so many bytes, whole units, in the file. kernel: NULL when they are copied. */
+uint64_t tnd_plan_bytes_out(const struct tnd_kernel *kernel, uint64_t bytes);
 
 #endif

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -91,6 +92,31 @@ def check_refused(folder, fault, exit_code, tensor, offsets):
                 report(what)
 
 
+def check_hung(folder, at, tensor):
+    """The sentence must come while the disk hangs; only then does the disk go, and the process with it."""
+    for engine in ENGINES:
+        what = f"hang={at}, {engine}"
+        mounted = Mounted(folder, f"hang={at}")
+        model = mounted.__enter__()
+        command = [TUNDISH, "load", model, "--engine", engine, "--read-timeout", "1"]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                                 env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))  # it leaks on purpose
+        alarm = threading.Timer(60, mounted.server.kill)
+        alarm.start()
+        line = next((line for line in child.stderr if line.startswith("tundish: ")), "")
+        late = not alarm.is_alive()
+        alarm.cancel()
+        mounted.server.kill()
+        code = child.wait(60)
+        mounted.__exit__()
+        if engine == "mmap" and "not been to be had" in line:
+            report(what, skipped=line.strip())
+        elif late or code != 1 or "has not come back" not in line or tensor not in line or SOURCE.name not in line:
+            report(what, f"exit {code}{' after the disk was gone' if late else ''}: {line.strip()}")
+        else:
+            report(what)
+
+
 def main():
     info = json.loads(run("info", SOURCE, "--json").stdout)
     expected = digests(run("digest", SOURCE, "--json"))
@@ -105,6 +131,7 @@ def main():
             for fault in ("none", "short", "no-direct", "no-direct-read"):
                 check_same(folder, fault, expected)
             check_refused(folder, f"eio={at}", 1, middle["name"], range(at - (8 << 20), at + 1))
+            check_hung(folder, at, middle["name"])
             check_refused(folder, f"end={at}", 3, middle["name"], range(at - 4096, at + (8 << 20)))
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0

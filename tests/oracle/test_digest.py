@@ -254,16 +254,21 @@ def test_model(tundish, path, package_must=True):
         test_digest(tundish, path, found, ["--layers", "1-2"], lambda name: name in chosen)
 
 
+def folders(arguments):
+    """Where the models of ./demo and the set stories260K lie."""
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tundish", "models")
+    return (arguments.models or os.environ.get("TUNDISH_MODELS") or cache,
+            arguments.stories or os.environ.get("TUNDISH_STORIES") or
+            os.path.join(os.path.dirname(ROOT), "shared", "models", "stories260K"))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("tundish")
     parser.add_argument("--models")
     parser.add_argument("--stories")
     arguments = parser.parse_args()
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tundish", "models")
-    models = arguments.models or os.environ.get("TUNDISH_MODELS") or cache
-    stories = (arguments.stories or os.environ.get("TUNDISH_STORIES") or
-               os.path.join(os.path.dirname(ROOT), "shared", "models", "stories260K"))
+    models, stories = folders(arguments)
 
     with tempfile.TemporaryDirectory(prefix="tundish-oracle-") as folder:
         make_models.make(folder)

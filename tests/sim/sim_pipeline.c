@@ -22,8 +22,11 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "kernels/hash.h"
+#include "kernels/kernel.h"
 #include "load.h"
 #include "loader.h"
+#include "model/dtype.h"
 #include "model/model.h"
 #include "options.h"
 
@@ -189,6 +192,9 @@ static void fake_destroy(struct tnd_io_engine *engine)
 
 /* ---- The model --------------------------------------------------------------------------------------------- */
 
+/* What tensors are made of: bytes, elements and blocks of several sizes, whole pages of them or none to a window. */
+static const enum tnd_dtype dtypes[] = {TND_U8, TND_F32, TND_F16, TND_F64, TND_Q8_0, TND_Q6_K, TND_Q8_K, TND_MXFP4};
+
 /* Tensors of all sizes one after the other, some with holes between, in layers that do not lie in order. */
 static void make_model(struct tnd_model *model, uint64_t *ret_bytes)
 {
@@ -206,12 +212,15 @@ static void make_model(struct tnd_model *model, uint64_t *ret_bytes)
     CHECK(tnd_model_reserve(model, count, 0, &err) == 0, "%s", err.text);
     for (uint32_t i = 0; i < count; i++) {
         static const uint64_t scales[] = {1, 100, 5000, 70000, 300000};
-        uint64_t bytes = draw_below(scales[draw_below(5)]);
+        enum tnd_dtype dtype = draw_below(4) ? TND_U8 : dtypes[draw_below(sizeof(dtypes) / sizeof(dtypes[0]))];
+        const struct tnd_dtype_info *block = tnd_dtype_info(dtype);
+        uint64_t blocks = draw_below(scales[draw_below(5)]) / block->block_bytes;
+        uint64_t bytes = blocks * block->block_bytes, elements = blocks * block->block_elements;
         uint64_t *shape = tnd_arena_alloc(&model->arena, 1, sizeof(*shape));
-        struct tnd_tensor tensor = {.dtype = TND_U8, .dims = 1, .shape = shape, .elements = bytes, .bytes = bytes};
+        struct tnd_tensor tensor = {.dtype = dtype, .dims = 1, .shape = shape, .elements = elements, .bytes = bytes};
 
         offset = tnd_round_up(offset, alignment) + (draw_below(4) ? 0 : alignment * draw_below(100));
-        shape[0] = bytes;
+        shape[0] = elements;
         snprintf(name, sizeof(name), draw_below(5) ? "blk.%u.w%u" : "shared%u.%u", (unsigned)draw_below(6), i);
         tensor.name = tnd_arena_string(&model->arena, name, strlen(name));
         tensor.name_bytes = strlen(name);
@@ -257,13 +266,14 @@ struct watched {
 static void *place(void *cookie, const struct tnd_tensor *tensor)
 {
     struct watched *watched = cookie;
-    uint64_t at = watched->memory_used + CANARY_BYTES;
+    uint64_t at = tnd_round_up(watched->memory_used + CANARY_BYTES, 8);
 
     if (draw_below(2) || at + tensor->bytes + CANARY_BYTES > watched->memory_bytes)
         return NULL;
     if (draw_below(2)) /* as the file has it, so that it can land in place */
         at = tnd_round_up(at, 4096) + tensor->offset % 4096;
-    if (at + tensor->bytes + CANARY_BYTES > watched->memory_bytes)
+    if (at % tnd_dtype_info(tensor->dtype)->element_alignment ||
+        at + tensor->bytes + CANARY_BYTES > watched->memory_bytes)
         return NULL;
     watched->memory_used = at + tensor->bytes;
     return watched->memory + at;
@@ -272,8 +282,32 @@ static void *place(void *cookie, const struct tnd_tensor *tensor)
 static void compare(const struct watched *watched, uint32_t index, const uint8_t *data)
 {
     const struct tnd_tensor *tensor = &watched->model->tensors[index];
+    const struct tnd_plan *plan = &watched->load->plan;
+    const struct tnd_kernel *kernel = tnd_plan_kernel(plan, index);
+    struct tnd_range_counts range = {0};
+    uint8_t *expected;
 
-    CHECK(memcmp(data, tape + tensor->offset, tensor->bytes) == 0, "tensor %s", tensor->name);
+    if (!kernel) {
+        CHECK(memcmp(data, tape + tensor->offset, tensor->bytes) == 0, "tensor %s", tensor->name);
+        return;
+    }
+    expected = malloc(tnd_plan_bytes(plan, index) + 1);
+    tnd_kernel_find(kernel->from, kernel->to, TND_ISA_C)
+        ->run(expected, tape + tensor->offset, tensor->elements, &range);
+    CHECK(memcmp(data, expected, tnd_plan_bytes(plan, index)) == 0, "tensor %s, %s to %s", tensor->name,
+          tnd_dtype_name(kernel->from), tnd_dtype_name(kernel->to));
+    free(expected);
+}
+
+static void check_digest(const struct watched *watched, uint32_t index)
+{
+    uint64_t digest, bytes = tnd_plan_bytes(&watched->load->plan, index);
+
+    if (!watched->load->transfer.digests)
+        return;
+    CHECK(tnd_load_tensor_digest(watched->load, index, &digest) == 0, "tensor %u", index);
+    CHECK(digest == tnd_xxh3(watched->load->tensors[index], bytes), "tensor %u of %llu bytes", index,
+          (unsigned long long)bytes);
 }
 
 static void compare_ready(struct watched *watched)
@@ -298,7 +332,7 @@ static void check_canaries(const struct watched *watched)
         uint64_t at = (uint64_t)(watched->load->tensors[index] - watched->memory);
 
         if (at < watched->memory_bytes)
-            memset(covered + at, true, watched->model->tensors[index].bytes);
+            memset(covered + at, true, tnd_plan_bytes(&watched->load->plan, index));
     }
     for (uint64_t at = 0; at < watched->memory_bytes; at++)
         CHECK(covered[at] || watched->memory[at] == CANARY, "written to at %llu", (unsigned long long)at);
@@ -430,6 +464,7 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
     for (uint32_t i = 0; i < load_count; i++) {
         struct watched *one = &watched[i];
         struct tnd_load_options load_options = {.size = sizeof(load_options)};
+        static const struct tnd_dtype_rule rule = {.pattern = "blk.?.w1*", .dtype = TND_F32};
 
         one->model = &models[i];
         one->seen = calloc(models[i].tensor_count, sizeof(bool));
@@ -438,6 +473,12 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
         memset(one->memory, CANARY, one->memory_bytes);
         load_options.order = draw_below(2) ? TND_ORDER_USE : TND_ORDER_FILE;
         load_options.in_place = (enum tnd_switch)draw_below(3);
+        load_options.digest = draw_below(4) ? TND_DIGEST_OFF : TND_DIGEST_XXH3;
+        if (draw_below(4) == 0) { /* not more: the references take their time */
+            load_options.dtype = (enum tnd_dtype[]){TND_DTYPE_NONE, TND_F32, TND_F16, TND_BF16}[draw_below(4)];
+            load_options.rules = &rule;
+            load_options.rule_count = (uint32_t)draw_below(2);
+        }
         if (draw_below(2)) {
             load_options.place = place;
             load_options.place_cookie = one;
@@ -492,8 +533,10 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
         int r = tnd_load_wait(one->load, 0);
 
         if (r == 0)
-            for (uint32_t t = 0; t < one->model->tensor_count; t++)
+            for (uint32_t t = 0; t < one->model->tensor_count; t++) {
                 CHECK(one->seen[t], "tensor %u never arrived", t);
+                check_digest(one, t);
+            }
         else if (r == -ECANCELED)
             CHECK(one->canceled, "%s", tnd_load_error(one->load));
         else if (r == -EBADMSG)

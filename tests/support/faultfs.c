@@ -6,6 +6,7 @@
  *   none          behaves
  *   eio=N         reads of byte N fail with EIO
  *   short         reads give less than they are asked for, straight (FOPEN_DIRECT_IO), so that the reader sees it
+ *   hang=N        a read of byte N is never answered, nor is anything after it
  *   end=N         the file says its size but ends at byte N
  *   no-direct     refuses O_DIRECT at open
  *   no-direct-read   takes O_DIRECT at open and refuses the read with EINVAL */
@@ -68,6 +69,8 @@ static int read_it(const char *path, char *buffer, size_t bytes, off_t offset, s
     (void)path;
     if (strcmp(fault, "eio") == 0 && offset <= fault_at && (off_t)(offset + (off_t)bytes) > fault_at)
         return -EIO;
+    while (strcmp(fault, "hang") == 0 && offset <= fault_at && (off_t)(offset + (off_t)bytes) > fault_at)
+        pause();
     if (strcmp(fault, "no-direct-read") == 0 && file->fh)
         return -EINVAL;
     if (strcmp(fault, "end") == 0)

@@ -137,8 +137,9 @@ struct counting_job {
     atomic_int *count;
 };
 
-static void count_run(struct tnd_job *job)
+static void count_run(struct tnd_job *job, uint32_t worker)
 {
+    ck_assert_uint_lt(worker, 4);
     atomic_fetch_add(((struct counting_job *)job)->count, 1);
 }
 
@@ -164,8 +165,9 @@ END_TEST
 static struct tnd_job *order[3];
 static int ordered;
 
-static void order_run(struct tnd_job *job)
+static void order_run(struct tnd_job *job, uint32_t worker)
 {
+    (void)worker;
     order[ordered++] = job;
 }
 
