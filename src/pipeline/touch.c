@@ -38,9 +38,13 @@ static void touch_run(struct tnd_job *job, uint32_t worker)
 
 void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers)
 {
-    /* One worker stays free to copy, where there are several. */
+    /* One worker stays free to copy, where there are several; of tensors that grow on their way the pages take longer
+     * than all else, and each worker that has no chunk brings some. */
+    const struct tnd_plan_sizes *sizes = &transfer->plan->sizes;
+    uint32_t free_count = sizes->loaded_bytes > sizes->tensor_bytes ? 0 : 1;
     uint32_t worker_count = tnd_workers_count(workers);
-    uint32_t job_count = worker_count > 1 ? (uint32_t)tnd_min(worker_count - 1, TND_TOUCH_JOBS_MAX) : 1;
+    uint32_t job_count = (uint32_t)tnd_min(tnd_max(1, worker_count - tnd_min(worker_count, free_count)),
+                                           TND_TOUCH_JOBS_MAX);
 
     if (!transfer->fresh)
         return;
