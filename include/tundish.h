@@ -261,8 +261,9 @@ enum tnd_engine {
 /* What a stage did, told when it is over. */
 enum tnd_trace_kind {
     TND_TRACE_READ,    /* a window, from its submission until its bytes were there */
-    TND_TRACE_COPY,    /* a worker took a window's pieces to their places */
+    TND_TRACE_COPY,    /* a worker took a window's pieces to their places, and made their digests if asked to */
     TND_TRACE_CONVERT, /* the same, converting some or all of them */
+    TND_TRACE_DIGEST,  /* a worker made digests of a window that had landed in its place */
     TND_TRACE_TOUCH,   /* a worker brought in destination memory */
 };
 
@@ -289,8 +290,8 @@ struct tnd_loader_options {
     uint32_t thread_count;   /* workers that copy and touch memory; 0 = one a core, at most 8 */
     uint64_t memory_bytes_max; /* refuse a load that would take all loads of this loader, with the pool, over it;
                                   0 = what the system and the cgroup have left */
-    uint64_t read_timeout_ns; /* a load none of whose reads comes back for so long ends with -EIO; 0 = 30 s. A read
-                                 cannot be taken back: what it may still write to is then never freed */
+    uint64_t read_timeout_ns; /* a load none of whose reads comes back for so long, and a second more, ends with -EIO;
+                                 0 = 30 s. A read cannot be taken back: what it may still write to is never freed then */
     bool foreground;         /* no driver thread: the first thread that steps it or waits for a load of it drives */
     const struct tnd_allocator *allocator; /* copied */
     tnd_log_fn log;
@@ -354,7 +355,7 @@ struct tnd_load_options {
                                  past the cache (off); auto measures both on the first large load and keeps the faster.
                                  Tensors whose offset does not suit go through the pool either way; what comes out of
                                  the page cache is copied to its place without the pool */
-    enum tnd_digest digest; /* made in passing: tnd_load_tensor_digest() */
+    enum tnd_digest digest; /* made in passing: tnd_load_tensor_digest(). Not with TND_ENGINE_MMAP: -EINVAL */
     tnd_place_fn place;
     void *place_cookie;
 };
@@ -364,7 +365,8 @@ struct tnd_load_options {
 TND_API int tnd_load_file(const char *path, const struct tnd_load_options *options, struct tnd_load **ret_load);
 
 /* Plans, takes the destination, starts. The model must outlive the load, options need not.
- * Returns:  0, -EINVAL, -ENOENT no tensor is selected, -ENOMEM, also when the budget does not suffice. */
+ * Returns:  0, -EINVAL, -ENOENT no tensor is selected, -EFBIG more reads than a plan holds, -ENOMEM, also when the
+ *           budget does not suffice. */
 TND_API int tnd_load_start(struct tnd_loader *loader, const struct tnd_model *model,
                            const struct tnd_load_options *options, struct tnd_load **ret_load);
 
@@ -396,7 +398,7 @@ TND_API int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, c
 TND_API int tnd_load_tensor_type(struct tnd_load *load, uint32_t tensor_index, enum tnd_dtype *ret_dtype,
                                  uint64_t *ret_bytes);
 
-/* A tensor's digest, of a load that makes them, once all of it has arrived.
+/* A tensor's digest, of a load that makes them, once all of the load has arrived.
  * Returns:  0, -EAGAIN not yet, -EINVAL no digests or not part of this load, or what ended the load.
  * Threads:  any. */
 TND_API int tnd_load_tensor_digest(struct tnd_load *load, uint32_t tensor_index, uint64_t *ret_digest);
@@ -448,7 +450,8 @@ struct tnd_load_stats {
     uint32_t depth_max;      /* reads in flight at the most */
     uint32_t retries;        /* short reads continued, EAGAIN repeated */
     uint32_t reads_given_up; /* did not come back in read_timeout_ns. When not 0, memory that place() gave may be
-                                written to at any time to come, and the load's own is leaked on purpose */
+                                written to at any time to come, and the load's own is leaked on purpose. A model is
+                                best kept open then: the reads are of its descriptors */
     bool direct;             /* most bytes came past the page cache */
     const char *engine;      /* of most bytes: "uring", "threads", "mmap", "nil"; "none" when nothing was read */
     enum tnd_limit limit;    /* what took longest */
@@ -493,7 +496,7 @@ struct tnd_plan_sizes {
 };
 
 /* Pure: the same model and options give the same plan; no file is touched. loader_options and load_options as for the
- * load that it stands for. Returns 0, -EINVAL, -ENOENT no tensor is selected, -ENOMEM. */
+ * load that it stands for. Returns 0, -EINVAL, -ENOENT no tensor is selected, -EFBIG, -ENOMEM. */
 TND_API int tnd_plan_create(const struct tnd_model *model, const struct tnd_loader_options *loader_options,
                             const struct tnd_load_options *load_options, struct tnd_plan **ret_plan);
 TND_API void tnd_plan_destroy(struct tnd_plan **plan);

@@ -99,7 +99,8 @@ static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *
  * Under loads_mutex. */
 static void sum_loads(const struct tnd_loader *loader, uint64_t *ret_taken, uint64_t *ret_untouched)
 {
-    *ret_taken = *ret_untouched = 0;
+    *ret_taken = loader->leaked_bytes;
+    *ret_untouched = 0;
     for (const struct tnd_load *load = loader->loads; load; load = load->next) {
         /* Converted tensors have another size there than in the file. */
         double share = (double)atomic_load(&load->transfer.readiness.bytes_ready) /

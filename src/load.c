@@ -14,6 +14,19 @@
 
 /* ---- Start ------------------------------------------------------------------------------------------------- */
 
+static int prepare_digests(struct tnd_load *load, struct tnd_err *err)
+{
+    struct tnd_transfer *transfer = &load->transfer;
+    int r;
+
+    if (load->loader->options.engine == TND_ENGINE_MMAP) /* a mapping that is touched after a cut is a signal */
+        return tnd_fail(err, -EINVAL, "the mmap engine hands out the file itself, and makes no digests of it");
+    r = tnd_digests_init(&load->digests, &load->plan, transfer->spans, err);
+    if (r >= 0)
+        transfer->digests = &load->digests;
+    return r;
+}
+
 static int prepare(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
     struct tnd_plan_options planned = tnd_plan_options_of(&load->loader->options, options);
@@ -23,29 +36,28 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
     if (r < 0)
         return r;
     load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, &load->plan.sizes);
-    r = tnd_load_take_destination(load, options, err);
-    if (r < 0)
-        return r;
-    if (options->digest == TND_DIGEST_XXH3) {
-        r = tnd_digests_init(&load->digests, &load->plan, transfer->spans, err);
-        if (r < 0)
-            return r;
-        transfer->digests = &load->digests;
-    }
+    /* Before the load is on the loader's list, where others look at how far it is. */
+    r = tnd_readiness_init(&transfer->readiness, &load->plan, tnd_now_ns, err);
+    if (r >= 0)
+        r = tnd_load_take_destination(load, options, err);
+    if (r >= 0 && options->digest == TND_DIGEST_XXH3)
+        r = prepare_digests(load, err);
     transfer->plan = &load->plan;
     transfer->in_place = options->in_place;
     transfer->trace = load->loader->trace;
     transfer->fresh = load->block.data;
     transfer->fresh_bytes = load->layout.bytes;
-    return tnd_readiness_init(&transfer->readiness, &load->plan, tnd_now_ns, err);
+    return r;
 }
 
-/* Out of the loader's list, if it was on it. */
+/* Out of the loader's list, if it was on it. What it leaks stays in the loader's sum. */
 static void leave(struct tnd_load *load)
 {
     struct tnd_load **at;
 
     pthread_mutex_lock(&load->loader->loads_mutex);
+    if (load->transfer.stats.reads_given_up)
+        load->loader->leaked_bytes += load->layout.bytes;
     for (at = &load->loader->loads; *at; at = &(*at)->next)
         if (*at == load) {
             *at = load->next;
@@ -93,6 +105,8 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
     r = prepare(load, &options, err);
     if (r < 0) {
         leave(load);
+        if (load->transfer.readiness.plan)
+            tnd_readiness_finish(&load->transfer.readiness);
         load_free(load);
         return r;
     }
@@ -250,14 +264,15 @@ int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t 
 
 int tnd_load_tensor_digest(struct tnd_load *load, uint32_t tensor_index, uint64_t *ret_digest)
 {
-    int r = tnd_load_wait_tensor(load, tensor_index, 0);
+    int r;
 
+    if (!load->transfer.digests)
+        return fail_argument("this load makes no digests");
+    r = tnd_load_wait_tensor(load, tensor_index, 0);
     if (r >= 0)
         r = tnd_load_wait(load, 0);
     if (r < 0)
         return r;
-    if (!load->transfer.digests)
-        return fail_argument("this load makes no digests");
     *ret_digest = load->digests.tensors[tensor_index].value;
     return 0;
 }

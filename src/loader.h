@@ -33,6 +33,7 @@ struct tnd_loader {
     /* What all loads together have taken. */
     pthread_mutex_t loads_mutex;
     struct tnd_load *loads; /* under loads_mutex: linked by next */
+    uint64_t leaked_bytes;  /* under loads_mutex: of loads that reads may still write to */
 };
 
 /* Whether this thread has to step the loader itself while it waits; makes it the driver when there is none yet. */

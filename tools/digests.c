@@ -27,6 +27,7 @@ struct stream {
     uint32_t *order; /* [count] of items: those that have arrived, then the others */
     uint32_t count;
     struct places places;
+    bool written_to; /* reads that were given up may yet come: the places stay */
     struct tnd_plan *plan;
     uint64_t ahead_bytes_max; /* as the file has them */
     size_t kept_bytes; /* of each tensor, for --values */
@@ -335,10 +336,13 @@ static int hash_all(struct digests *digests, struct session *session)
 {
     struct stream *stream = digests->stream;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    struct tnd_load_stats stats;
     int code;
 
     start_threads(stream, session->options->threads > 0 ? session->options->threads : cores > 0 ? (uint64_t)cores : 1);
     code = session_wait(session);
+    tnd_load_stats(session->load, &stats);
+    stream->written_to = stats.reads_given_up > 0;
     if (code == 0)
         hand_over(stream, session->load);
     finish_threads(stream);
@@ -370,7 +374,8 @@ void digests_finish(struct digests *digests)
     struct stream *stream = digests->stream;
 
     if (stream) {
-        places_finish(&stream->places);
+        if (!stream->written_to)
+            places_finish(&stream->places);
         tnd_plan_destroy(&stream->plan);
         pthread_cond_destroy(&stream->done_cond);
         pthread_cond_destroy(&stream->arrived_cond);

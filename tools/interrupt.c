@@ -4,6 +4,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "text.h"
 
 static volatile sig_atomic_t noted;
 
@@ -21,6 +26,26 @@ void interrupt_init(void)
     sigemptyset(&action.sa_mask);
     if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
         sigaction(SIGINT, &action, NULL);
+}
+
+static char cut_sentence[4352];
+
+static void cut(int signal_number)
+{
+    (void)signal_number;
+    if (write(STDERR_FILENO, cut_sentence, strlen(cut_sentence)) < 0)
+        _exit(EXIT_FAILED);
+    _exit(EXIT_MALFORMED);
+}
+
+void interrupt_on_cut(const char *model)
+{
+    struct sigaction action = {.sa_handler = cut};
+
+    snprintf(cut_sentence, sizeof(cut_sentence), "tundish: %s: cut, or its disk failed, while its mapping was read\n",
+             model);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 bool interrupted(void)

@@ -13,4 +13,8 @@ bool interrupted(void);
 void interrupt_hold(void);
 void interrupt_release(void);
 
+/* From here on a mapped file that is cut under a command that reads it ends the command with a sentence that names the
+ * model, as a malformed file: the kernel's answer is a signal. */
+void interrupt_on_cut(const char *model);
+
 #endif

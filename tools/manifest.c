@@ -23,10 +23,12 @@ static bool may_replace(const struct whole_file *file)
 {
     char start[sizeof(MAGIC) - 1];
     int fd = openat(file->folder, file->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t bytes = fd < 0 ? 0 : read(fd, start, sizeof(start));
+    ssize_t bytes;
 
-    if (fd >= 0)
-        close(fd);
+    if (fd < 0)
+        return errno == ENOENT;
+    bytes = read(fd, start, sizeof(start));
+    close(fd);
     return bytes == 0 || (bytes == (ssize_t)sizeof(start) && !memcmp(start, MAGIC, sizeof(start)));
 }
 

@@ -258,8 +258,8 @@ static int check(const struct options *options, enum command command)
     if ((command == COMMAND_DIGEST || command == COMMAND_VERIFY) && options->engine == TND_ENGINE_NIL)
         return fail(EXIT_USAGE, "%s: --engine nil reads nothing, so there is nothing to take a digest of",
                     commands[command].name);
-    if (options->digest && options->engine == TND_ENGINE_NIL)
-        return fail(EXIT_USAGE, "--digest: --engine nil reads nothing, so there is nothing to take a digest of");
+    if (options->digest && (options->engine == TND_ENGINE_NIL || options->engine == TND_ENGINE_MMAP))
+        return fail(EXIT_USAGE, "--digest: no digests are made in passing with --engine nil or mmap");
     if (options->manifest_out && (options->only || options->layer_count > 0 || options->dtype != 0))
         return fail(EXIT_USAGE, "--manifest-out is of a whole model as it is: leave --only, --layers and --dtype away");
     if (options->cuda >= 0)

@@ -37,6 +37,8 @@ int session_open(struct session *session)
 
     if (session->model)
         return 0;
+    if (session->options->engine == TND_ENGINE_MMAP)
+        interrupt_on_cut(session->options->model);
     clocks_start(session);
     r = tnd_model_open(session->options->model, &options, &session->model);
     return r < 0 ? fail_result(r, NULL) : 0;

@@ -239,7 +239,22 @@ void tnd_io_submit(struct tnd_io *io, struct tnd_io_read *read)
     read->bytes_done = 0;
     read->retries = 0;
     read->stalls = 0;
+    atomic_store(&read->given_up, false);
     engine_submit(io, read);
+}
+
+bool tnd_io_give_up(struct tnd_io *io, struct tnd_io_read *read)
+{
+    struct tnd_io_read **at = &io->retries;
+
+    while (*at && *at != read)
+        at = &(*at)->next;
+    if (*at) { /* in no engine */
+        *at = read->next;
+        return true;
+    }
+    atomic_store(&read->given_up, true);
+    return read->engine->ops->give_up && read->engine->ops->give_up(read->engine, read);
 }
 
 enum tnd_engine tnd_io_engine_of(const struct tnd_io *io, const struct tnd_io_read *read)
@@ -311,7 +326,7 @@ static void settle(struct tnd_io *io, struct tnd_io_read *read)
 
     if (read->engine == io->uring && io->uring)
         io->uring_in_flight--;
-    if (read->given_up) { /* its file may be closed: nothing goes on from here */
+    if (atomic_load(&read->given_up)) { /* its file may be closed: nothing goes on from here */
         finish(io, read, -EIO);
         return;
     }

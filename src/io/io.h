@@ -10,6 +10,7 @@
  *
  * Threads: all of it belongs to the driver; others signal the waker. */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -59,7 +60,7 @@ struct tnd_io_read {
     struct tnd_io_read *next;
     int64_t answer; /* what the engine got for [offset + bytes_done, …): bytes or -errno */
     bool was_direct;
-    bool given_up; /* nobody waits for it any more: it is not continued, and fails when it comes back */
+    atomic_bool given_up; /* nobody waits for it any more: it is not continued, and fails when it comes back */
 };
 
 /* Whether a span's place is the file's own mapping: nothing is to be written there. */
@@ -72,6 +73,9 @@ struct tnd_io_engine_ops {
     const char *name;
     bool scatters; /* buffered reads may go to spans */
     void (*destroy)(struct tnd_io_engine *engine);
+    /* Optional: nobody waits for this read any more. True when it was not begun, is taken out, and never answers; else
+     * the engine goes on without what the read holds. */
+    bool (*give_up)(struct tnd_io_engine *engine, struct tnd_io_read *read);
     /* Optional: in place of destroy while reads are in it that may never come back. Ends what can be ended without
      * them; what they use, the engine itself too, stays as it is for good. */
     void (*abandon)(struct tnd_io_engine *engine);
@@ -122,6 +126,9 @@ void tnd_io_detach(struct tnd_io *io, struct tnd_io_file *file);
 bool tnd_io_can_scatter(const struct tnd_io_file *file);
 
 void tnd_io_submit(struct tnd_io *io, struct tnd_io_read *read);
+/* Gives up a read that does not come back. True when nothing will write to its memory any more, since it was still
+ * waiting for its turn: it is not given out again. Else it is, as failed, if it ever comes back. */
+bool tnd_io_give_up(struct tnd_io *io, struct tnd_io_read *read);
 /* Which engine answered a finished read last. A test's own counts as nil. */
 enum tnd_engine tnd_io_engine_of(const struct tnd_io *io, const struct tnd_io_read *read);
 /* Sends what was submitted. Up to count_max finished reads, waiting at most timeout_ns (< 0: no limit) for the first

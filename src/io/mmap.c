@@ -24,7 +24,7 @@ static int64_t read_strays(const struct tnd_io_read *read)
         const struct tnd_span *span = &read->spans[i];
         uint32_t done = tnd_span_is_mapped(read, span) ? span->bytes : 0;
 
-        while (done < span->bytes) {
+        while (done < span->bytes && !atomic_load(&read->given_up)) {
             ssize_t got = pread(read->file->fd, span->destination + done, span->bytes - done,
                                 (off_t)(read->offset + span->window_offset + done));
 

@@ -13,6 +13,7 @@
 #include "io/io.h"
 
 #define THREADS_MAX 8
+#define REPLACEMENTS_MAX 56 /* for threads that hang in a read for ever */
 #define HOLE_BYTES 4096 /* the longest hole between two spans that one vector bridges */
 #define VECTOR_MAX 64
 
@@ -29,7 +30,7 @@ struct threads {
     bool stopping;  /* under mutex */
     bool abandoned; /* under mutex: nobody but the threads themselves looks at this any more, nor they at the waker */
     uint32_t thread_count;
-    pthread_t threads[THREADS_MAX];
+    pthread_t threads[THREADS_MAX + REPLACEMENTS_MAX];
 };
 
 /* Fills a vector with the spans from *at on, short holes between them included, and moves *at to the first byte that
@@ -67,7 +68,7 @@ static int64_t read_spans(struct tnd_io_read *read)
     uint32_t at = read->bytes_done;
     int count;
 
-    while ((count = spans_vector(read, &at, hole, vector)) > 0) {
+    while (!atomic_load(&read->given_up) && (count = spans_vector(read, &at, hole, vector)) > 0) {
         ssize_t got = preadv(read->file->fd, vector, count, (off_t)(read->offset + at));
 
         if (got <= 0) {
@@ -170,6 +171,35 @@ static void threads_destroy(struct tnd_io_engine *engine)
     tnd_free(&allocator, threads);
 }
 
+static bool take_out(struct threads *threads, const struct tnd_io_read *read)
+{
+    struct tnd_io_read **at = &threads->queue;
+
+    while (*at && *at != read)
+        at = &(*at)->next;
+    if (!*at)
+        return false;
+    *at = read->next;
+    if (!*at)
+        threads->queue_tail = at;
+    return true;
+}
+
+/* A read that was begun has a thread, which may never come back: another one takes its turns. */
+static bool threads_give_up(struct tnd_io_engine *engine, struct tnd_io_read *read)
+{
+    struct threads *threads = (struct threads *)engine;
+    bool taken;
+
+    pthread_mutex_lock(&threads->mutex);
+    taken = take_out(threads, read);
+    pthread_mutex_unlock(&threads->mutex);
+    if (!taken && threads->thread_count < sizeof(threads->threads) / sizeof(threads->threads[0]) &&
+        tnd_thread_create(&threads->threads[threads->thread_count], thread_main, threads) == 0)
+        threads->thread_count++;
+    return taken;
+}
+
 /* The threads that hang cannot be joined; what they see stays. */
 static void threads_abandon(struct tnd_io_engine *engine)
 {
@@ -196,6 +226,7 @@ int tnd_io_threaded_create(struct tnd_io_engine **ret_engine, const struct tnd_i
         .name = name,
         .scatters = scatters,
         .destroy = threads_destroy,
+        .give_up = threads_give_up,
         .abandon = threads_abandon,
         .submit = threads_submit,
         .reap = threads_reap,

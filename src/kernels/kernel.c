@@ -3,6 +3,10 @@
 
 #include "kernels/lists.h"
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 static const struct tnd_kernel *const lists[] = {
     tnd_kernels_convert,
     tnd_kernels_dequant,
@@ -12,6 +16,13 @@ static const struct tnd_kernel *const lists[] = {
     tnd_kernels_dequant_avx2,
 #endif
 };
+
+void tnd_kernel_thread_init(void)
+{
+#if defined(__x86_64__)
+    _mm_setcsr(0x1F80); /* all exceptions masked, to nearest even, nothing flushed to zero */
+#endif
+}
 
 #define LIST_COUNT (sizeof(lists) / sizeof(lists[0]))
 

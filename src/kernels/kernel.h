@@ -4,9 +4,9 @@
 
 /* Elements of one type into elements of another. One list serves dispatch, tests and benches.
  *
- * All kernels of a pair of types give the same bits, whatever the thread's rounding mode: decoded in F32 (F64 for F64
- * sources), rounded once to nearest even, subnormals exact, a NaN written as 0x7E00 (F16), 0x7FC0 (BF16), 0x7FC00000
- * (F32). */
+ * All kernels of a pair of types give the same bits in the environment that tnd_kernel_thread_init() sets: decoded in F32
+ * (F64 for F64 sources), rounded once to nearest even, subnormals exact, a NaN written as 0x7E00 (F16), 0x7FC0 (BF16),
+ * 0x7FC00000 (F32). */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +28,10 @@ struct tnd_kernel {
      * are visible to other threads as after any store once they synchronise. Adds to *counts. */
     void (*run)(void *destination, const void *source, size_t elements, struct tnd_range_counts *counts);
 };
+
+/* Once on each thread that runs kernels: a thread inherits rounding, and what becomes of subnormals, from the one that
+ * made it, which may have been told otherwise. */
+void tnd_kernel_thread_init(void);
 
 /* The best kernel for a pair of types at a level not above isa; NULL when that pair is not converted. */
 const struct tnd_kernel *tnd_kernel_find(enum tnd_dtype from, enum tnd_dtype to, enum tnd_isa isa);

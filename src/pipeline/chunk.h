@@ -8,9 +8,9 @@
 #include "kernels/kernel.h"
 #include "pipeline/workers.h"
 
-/* FREE → READING → READY → WORKING → FREE; a read that landed in its place, or failed, goes READING → FREE. One that
- * does not come back is given up: READING → FAILED, and → FREE only if it ever does.
- * READY and WORKING chunks hold a pool buffer; a worker owns it while WORKING, the kernel while READING or FAILED. */
+/* FREE → READING → READY → WORKING → FREE; a read that failed, or landed in its place and wants no digest, goes
+ * READING → FREE. One that does not come back is given up: READING → FAILED, and → FREE only if it ever does.
+ * What a read lands in, a pool buffer or its place, is the kernel's while READING or FAILED, a worker's while WORKING. */
 enum tnd_chunk_state {
     TND_CHUNK_FREE,
     TND_CHUNK_READING,

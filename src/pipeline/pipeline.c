@@ -240,9 +240,10 @@ static void give_up(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer
     struct tnd_chunk *chunk;
 
     while ((chunk = oldest_read(&pipeline->pool, transfer))) {
-        chunk->read.given_up = true;
-        tnd_transfer_give_up(transfer, chunk->window, &chunk->read, now_ns - transfer->progress_ns);
-        tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FAILED);
+        bool taken_back = tnd_io_give_up(pipeline->io, &chunk->read);
+
+        tnd_transfer_give_up(transfer, chunk->window, &chunk->read, now_ns - transfer->progress_ns, taken_back);
+        tnd_pool_move(&pipeline->pool, chunk, taken_back ? TND_CHUNK_FREE : TND_CHUNK_FAILED);
         transfer->reading--;
         pipeline->reading--;
     }
@@ -298,6 +299,13 @@ static void place_span(const struct tnd_span *span, const uint8_t *source, struc
     }
 }
 
+static enum tnd_trace_kind kind_of(const struct tnd_chunk *chunk, const struct tnd_chunk_work *work)
+{
+    if (chunk->landing != TND_LAND_POOL)
+        return TND_TRACE_DIGEST;
+    return work->converted_bytes ? TND_TRACE_CONVERT : TND_TRACE_COPY;
+}
+
 /* On a worker: the pieces of one buffer to their places, and into their digests. */
 static void chunk_work(struct tnd_job *job, uint32_t worker)
 {
@@ -324,7 +332,7 @@ static void chunk_work(struct tnd_job *job, uint32_t worker)
     end = tnd_now_ns();
     *(work.converted_bytes ? &work.convert_ns : &work.copy_ns) = end - start - work.digest_ns;
     chunk->work = work;
-    trace(chunk, work.converted_bytes ? TND_TRACE_CONVERT : TND_TRACE_COPY, worker, start, end);
+    trace(chunk, kind_of(chunk, &work), worker, start, end);
 
     pthread_mutex_lock(&pipeline->mutex);
     chunk->next = NULL;

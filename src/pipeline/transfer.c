@@ -59,12 +59,12 @@ void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index
 }
 
 void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read,
-                          uint64_t waited_ns)
+                          uint64_t waited_ns, bool taken_back)
 {
     const struct tnd_window *window = &transfer->plan->windows[window_index];
     struct tnd_err err = {0};
 
-    transfer->stats.reads_given_up++;
+    transfer->stats.reads_given_up += !taken_back;
     tnd_fail(&err, -EIO, "%s: read of tensor %s at offset %llu has not come back for %.1f s and is given up",
              read->file->path, tensor_at(transfer, window, read->offset), (unsigned long long)read->offset,
              (double)waited_ns / TND_NS_PER_S);

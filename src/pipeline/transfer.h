@@ -79,9 +79,9 @@ void tnd_transfer_read_done(struct tnd_transfer *transfer, struct tnd_io *io, co
                             bool through_pool);
 /* Keeps a failed read's error, unless there was one before. */
 void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read);
-/* Keeps the error of a read that does not come back, and counts it. */
+/* Keeps the error of a read that does not come back, and counts it unless it was taken back before it began. */
 void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read,
-                          uint64_t waited_ns);
+                          uint64_t waited_ns, bool taken_back);
 /* Keeps the error of a transfer that gets no buffer, because reads that were given up hold them all. */
 void tnd_transfer_starve(struct tnd_transfer *transfer);
 /* A worker is done with a chunk. */

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "base/thread.h"
+#include "kernels/kernel.h"
 
 struct queue {
     struct tnd_job *first, **tail;
@@ -48,6 +49,7 @@ static void *thread_main(void *argument)
     struct tnd_workers *workers = argument;
     uint32_t index = atomic_fetch_add(&workers->named, 1);
 
+    tnd_kernel_thread_init();
     pthread_mutex_lock(&workers->mutex);
     for (;;) {
         struct tnd_job *job = job_take(workers);

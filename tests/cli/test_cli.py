@@ -568,6 +568,23 @@ def test_interrupt_digest(case):
     assert seconds < 5, f"{seconds} s until it ended"
 
 
+def test_cut_mapping(case):
+    """What the kernel says to whoever touches a mapping whose file was cut; sent by hand, since a cut cannot be timed."""
+    path = case.path("mapped.gguf")
+    models.write_gguf(path, [(f"blk.{i}.a", models.GGML_F32, [1 << 8, 1 << 16]) for i in range(64)], [], sparse=True)
+    for attempt in range(40):
+        child = subprocess.Popen([case.tundish, "digest", path, "--engine", "mmap"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True)
+        time.sleep(0.01 + attempt * 0.005)
+        child.send_signal(signal.SIGBUS)
+        sentence = child.communicate(timeout=60)[1]
+        assert child.returncode in (0, 3, -signal.SIGBUS), child.returncode  # done before it, or not begun
+        if child.returncode == 3:
+            assert path in sentence and "cut" in sentence and sentence.count("\n") == 1, sentence
+            return
+    raise AssertionError("40 attempts and no sentence")
+
+
 # ---- progress ----
 
 def on_terminal(environment, *arguments):

@@ -109,7 +109,7 @@ def check_hung(folder, at, tensor):
         mounted.server.kill()
         code = child.wait(60)
         mounted.__exit__()
-        if engine == "mmap" and "not been to be had" in line:
+        if engine == "mmap" and "cannot be mapped" in line:
             report(what, skipped=line.strip())
         elif late or code != 1 or "has not come back" not in line or tensor not in line or SOURCE.name not in line:
             report(what, f"exit {code}{' after the disk was gone' if late else ''}: {line.strip()}")

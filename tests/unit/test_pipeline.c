@@ -4,6 +4,7 @@
  * Method: each told a made-up story of reads; the whole of it is what the simulation is for. */
 
 #include <check.h>
+#include <fenv.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -171,6 +172,35 @@ static void order_run(struct tnd_job *job, uint32_t worker)
     order[ordered++] = job;
 }
 
+static void rounding_run(struct tnd_job *job, uint32_t worker)
+{
+    volatile float third = 1.0f, divisor = 3.0f, subnormal = 0x1p-140f;
+
+    (void)worker;
+    third /= divisor;
+    subnormal *= 0.5f;
+    /* Upwards 1/3 would be 0x3EAAAAAB too, downwards not; -1/3 tells the two apart. */
+    atomic_store(((struct counting_job *)job)->count, third == 0x1.555556p-2f && -divisor / 9.0f == -0x1.555556p-2f &&
+                                                          subnormal == 0x1p-141f);
+}
+
+START_TEST(workers_round_to_nearest)
+{
+    struct tnd_allocator allocator = tnd_allocator_or_default(NULL);
+    struct tnd_workers *workers = NULL;
+    atomic_int right = 0;
+    struct counting_job job = {.job.run = rounding_run, .count = &right};
+    int before = fegetround();
+
+    ck_assert_int_eq(fesetround(FE_UPWARD), 0); /* what threads inherit */
+    ck_assert_int_eq(tnd_workers_create(&workers, &allocator, 1), 0);
+    fesetround(before);
+    tnd_workers_submit(workers, &job.job, true);
+    tnd_workers_destroy(&workers);
+    ck_assert_int_eq(right, 1);
+}
+END_TEST
+
 START_TEST(workers_take_urgent_jobs_first)
 {
     struct tnd_allocator allocator = tnd_allocator_or_default(NULL);
@@ -201,6 +231,7 @@ int main(void)
     tcase_add_test(cases, trial_keeps_the_faster_landing);
     tcase_add_test(cases, pool_is_hot_and_bounded);
     tcase_add_test(cases, workers_run_every_job);
+    tcase_add_test(cases, workers_round_to_nearest);
     tcase_add_test(cases, workers_take_urgent_jobs_first);
     suite_add_tcase(suite, cases);
     return run_suite(suite);
