@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the models that the benches load: real shapes, random values, always the same bytes.
 
-A model is a list of tensors (SHAPES) and a form (FORMS: container and element type of the matrices). A further shape
-is one function and one line, a further form one line. Needs numpy, for GGUF the gguf package."""
+A model is a list of tensors (SHAPES) and a form (FORMS: container, element type of the matrices, files). A further
+shape is one function and one line, a further form one line. Needs numpy, for GGUF the gguf package."""
 
 import argparse
 import json
 import os
+import shutil
 import struct
 import sys
 from collections import namedtuple
@@ -21,7 +22,7 @@ HEADER_BYTES_MAX = 16 << 20
 
 # names are those of each format; shape is outermost first
 Tensor = namedtuple("Tensor", "gguf hf shape")
-Form = namedtuple("Form", "container dtype")
+Form = namedtuple("Form", "container dtype shards", defaults=(0,))
 
 
 def qwen2(blocks, width, kv_width, ffn, vocab):
@@ -42,10 +43,18 @@ def qwen2(blocks, width, kv_width, ffn, vocab):
     yield Tensor("output.weight", "lm_head.weight", (vocab, width))
 
 
+def many(blocks, experts, width):
+    """A great many small matrices, as mixtures of small experts and adapters have them."""
+    for i in range(blocks):
+        for j in range(experts):
+            yield Tensor(f"blk.{i}.expert.{j}.weight", f"model.layers.{i}.mlp.experts.{j}.weight", (width, width))
+
+
 QWEN_0_5B = dict(blocks=24, width=896, kv_width=128, ffn=4864, vocab=151936)
 SHAPES = {
     "qwen2.5-0.5b": (qwen2, QWEN_0_5B),
-    "tiny": (qwen2, dict(blocks=2, width=128, kv_width=64, ffn=256, vocab=1000)),
+    "tiny": (qwen2, dict(blocks=2, width=128, kv_width=64, ffn=256, vocab=1000)),  # 1 MB as F16
+    "many": (many, dict(blocks=50, experts=400, width=64)),  # 20,000 of 8 KiB as F16
 }
 FORMS = {
     "f16.gguf": Form("gguf", "F16"),
@@ -54,7 +63,12 @@ FORMS = {
     "f32.safetensors": Form("safetensors", "F32"),
     "bf16.gguf": Form("gguf", "BF16"),
     "bf16.safetensors": Form("safetensors", "BF16"),
+    "f16-shards": Form("safetensors", "F16", shards=8),
 }
+# What run.py host loads, 7.8 GB.
+HOST = [("qwen2.5-0.5b", form) for form in ("f16.safetensors", "f16.gguf", "f32.safetensors", "bf16.safetensors",
+                                            "f16-shards")]
+HOST += [("tiny", "f16.gguf"), ("many", "f16.safetensors")]
 ELEMENT_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 
 
@@ -82,9 +96,14 @@ def tensor_bytes(tensor, dtype):
     return prod(tensor.shape) * ELEMENT_BYTES[dtype]
 
 
-def write_safetensors(path, tensors, sizes, dtype):
+def write_safetensors(path, tensors, sizes, form):
+    write_safetensors_file(path, list(enumerate(tensors)), form.dtype)
+
+
+def write_safetensors_file(path, numbered, dtype):
+    """numbered: (index among all tensors of the model, tensor)."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for tensor in tensors:
+    for _, tensor in numbered:
         end = offset + tensor_bytes(tensor, dtype)
         header[tensor.hf] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
         offset = end
@@ -92,17 +111,42 @@ def write_safetensors(path, tensors, sizes, dtype):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for index, tensor in enumerate(tensors):
+        for index, tensor in numbered:
             for piece in draw(index, tensor, dtype):
                 piece.tofile(file)
         finish(file)
+
+
+def split(numbered, form):
+    """Runs of tensors of about the same size; one that is longer than that has a run of its own."""
+    runs, sizes = [], [tensor_bytes(tensor, form.dtype) for _, tensor in numbered]
+    for count in range(form.shards, 0, -1):
+        wanted, taken = sum(sizes) / count, 1
+        while taken < len(sizes) and sum(sizes[:taken]) + sizes[taken] / 2 <= wanted:
+            taken += 1
+        runs.append(numbered[:taken])
+        numbered, sizes = numbered[taken:], sizes[taken:]
+    return runs
+
+
+def write_shards(folder, tensors, sizes, form):
+    """A folder as the hub has it: files of about the same size and an index of who is where."""
+    folder.mkdir(exist_ok=True)
+    total = sum(tensor_bytes(tensor, form.dtype) for tensor in tensors)
+    weight_map = {}
+    for number, shard in enumerate(split(list(enumerate(tensors)), form), 1):
+        name = f"model-{number:05}-of-{form.shards:05}.safetensors"
+        write_safetensors_file(folder / name, shard, form.dtype)
+        weight_map.update((tensor.hf, name) for _, tensor in shard)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
 def gguf_dtype(tensor, dtype):
     return "F32" if len(tensor.shape) == 1 else dtype  # as converters do: norms and biases stay F32
 
 
-def write_gguf(path, tensors, sizes, dtype):
+def write_gguf(path, tensors, sizes, form):
     import gguf
 
     writer = gguf.GGUFWriter(path, "qwen2")
@@ -119,7 +163,7 @@ def write_gguf(path, tensors, sizes, dtype):
     writer.add_token_list([f"token{i}" for i in range(sizes["vocab"])])
     writer.add_token_types([1] * sizes["vocab"])
     for tensor in tensors:
-        kind = gguf_dtype(tensor, dtype)
+        kind = gguf_dtype(tensor, form.dtype)
         writer.add_tensor_info(tensor.gguf, tensor.shape, np.dtype(np.float32), tensor_bytes(tensor, kind),
                                raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
@@ -128,7 +172,7 @@ def write_gguf(path, tensors, sizes, dtype):
     file = writer.fout[0]
     writer.write_padding(file, file.tell())
     for index, tensor in enumerate(tensors):
-        kind = gguf_dtype(tensor, dtype)
+        kind = gguf_dtype(tensor, form.dtype)
         for piece in draw(index, tensor, kind):
             piece.tofile(file)
         writer.write_padding(file, tensor_bytes(tensor, kind))
@@ -148,7 +192,17 @@ def data_bytes(tensors, form):
 
 
 def complete(path, bytes_):
-    return path.exists() and bytes_ < path.stat().st_size < bytes_ + HEADER_BYTES_MAX
+    if not path.exists():
+        return False
+    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    return bytes_ < sum(file.stat().st_size for file in files) < bytes_ + HEADER_BYTES_MAX
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def make(folder, shape, form_name):
@@ -159,8 +213,11 @@ def make(folder, shape, form_name):
     path = Path(folder) / f"{shape}-{form_name}"
     if not complete(path, data_bytes(tensors, form)):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")  # a name without .part is a whole file
-        {"gguf": write_gguf, "safetensors": write_safetensors}[form.container](part, tensors, sizes, form.dtype)
+        part = path.with_name(path.name + ".part")  # a name without .part is a whole model
+        remove(part)
+        write = write_gguf if form.container == "gguf" else write_shards if form.shards else write_safetensors
+        write(part, tensors, sizes, form)
+        remove(path)
         part.rename(path)
     return path
 
@@ -171,15 +228,17 @@ def default_folder():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("forms", nargs="*", metavar="FORM", help=f"{', '.join(FORMS)} (default: the two of F16)")
+    parser.add_argument("forms", nargs="*", metavar="FORM",
+                        help=f"{', '.join(FORMS)} (default: what run.py host loads, in all shapes)")
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
     parser.add_argument("--folder", type=Path, default=default_folder())
     options = parser.parse_args()
-    for form in options.forms or ["f16.gguf", "f16.safetensors"]:
+    for form in options.forms:
         if form not in FORMS:
             parser.error(f"no form {form}: one of {', '.join(FORMS)}")
-        path = make(options.folder, options.shape, form)
-        print(f"{path}  {path.stat().st_size} bytes", flush=True)
+    for shape, form in [(options.shape, form) for form in options.forms] or HOST:
+        path = make(options.folder, shape, form)
+        print(path, flush=True)
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ struct tnd_loader_options {
     uint64_t memory_bytes_max; /* refuse a load that would take all loads of this loader, with the pool, over it;
                                   0 = what the system and the cgroup have left */
     uint64_t read_timeout_ns; /* a load none of whose reads comes back for so long, and a second more, ends with -EIO;
-                                 0 = 30 s. A read cannot be taken back: what it may still write to is never freed then */
+                                 0 = 30 s. A read cannot be taken back: what it may yet write to is never freed */
     bool foreground;         /* no driver thread: the first thread that steps it or waits for a load of it drives */
     const struct tnd_allocator *allocator; /* copied */
     tnd_log_fn log;

@@ -4,9 +4,9 @@
 
 /* Elements of one type into elements of another. One list serves dispatch, tests and benches.
  *
- * All kernels of a pair of types give the same bits in the environment that tnd_kernel_thread_init() sets: decoded in F32
- * (F64 for F64 sources), rounded once to nearest even, subnormals exact, a NaN written as 0x7E00 (F16), 0x7FC0 (BF16),
- * 0x7FC00000 (F32). */
+ * All kernels of a pair of types give the same bits in the environment that tnd_kernel_thread_init() sets: decoded in
+ * F32 (F64 for F64 sources), rounded once to nearest even, subnormals exact, a NaN written as 0x7E00 (F16), 0x7FC0
+ * (BF16), 0x7FC00000 (F32). */
 
 #include <stddef.h>
 #include <stdint.h>

@@ -10,7 +10,8 @@
 
 /* FREE → READING → READY → WORKING → FREE; a read that failed, or landed in its place and wants no digest, goes
  * READING → FREE. One that does not come back is given up: READING → FAILED, and → FREE only if it ever does.
- * What a read lands in, a pool buffer or its place, is the kernel's while READING or FAILED, a worker's while WORKING. */
+ * What a read lands in, a pool buffer or its place, is the kernel's while READING or FAILED, a worker's while
+ * WORKING. */
 enum tnd_chunk_state {
     TND_CHUNK_FREE,
     TND_CHUNK_READING,

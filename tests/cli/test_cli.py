@@ -569,11 +569,11 @@ def test_interrupt_digest(case):
 
 
 def test_cut_mapping(case):
-    """What the kernel says to whoever touches a mapping whose file was cut; sent by hand, since a cut cannot be timed."""
+    """What the kernel sends to whoever touches a mapping whose file was cut, sent by hand: a cut cannot be timed."""
     path = case.path("mapped.gguf")
     models.write_gguf(path, [(f"blk.{i}.a", models.GGML_F32, [1 << 8, 1 << 16]) for i in range(64)], [], sparse=True)
     for attempt in range(40):
-        child = subprocess.Popen([case.tundish, "digest", path, "--engine", "mmap"], stdout=subprocess.DEVNULL,
+        child = subprocess.Popen([TUNDISH, "digest", path, "--engine", "mmap"], stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True)
         time.sleep(0.01 + attempt * 0.005)
         child.send_signal(signal.SIGBUS)
