@@ -332,9 +332,11 @@ int manifest_read(struct manifest *manifest, const char *path)
         return fail(EXIT_NOT_FOUND, "%s: cannot open the manifest: %s", path, strerror(errno));
     code = read_whole(manifest, path, fd);
     close(fd);
+    if (code != 0)
+        return code;
     reader.at = manifest->text;
     reader.end = manifest->text + manifest->text_bytes;
-    return code != 0 ? code : parse(manifest, &reader);
+    return parse(manifest, &reader);
 }
 
 void manifest_finish(struct manifest *manifest)

@@ -578,7 +578,8 @@ def test_cut_mapping(case):
         time.sleep(0.01 + attempt * 0.005)
         child.send_signal(signal.SIGBUS)
         sentence = child.communicate(timeout=60)[1]
-        assert child.returncode in (0, 3, -signal.SIGBUS), child.returncode  # done before it, or not begun
+        early = (-signal.SIGBUS, -signal.SIGABRT)  # a sanitizer tells of signals that nobody handles
+        assert child.returncode in (0, 3, *early), child.returncode
         if child.returncode == 3:
             assert path in sentence and "cut" in sentence and sentence.count("\n") == 1, sentence
             return
