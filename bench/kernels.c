@@ -55,6 +55,8 @@ static void fill(struct work *work)
         byte = (uint8_t)(random >> 24);
         if (work->from == TND_MXFP4)
             work->source[i] = 0x70 | (byte & 0x0F); /* its scales are powers of two up to 1 */
+        else if (work->from == TND_Q8_K)
+            work->source[i] = 0x38 | (byte & 0x03); /* its scales are F32 */
         else if (work->from > TND_F8_E5M2)
             work->source[i] = byte & 0x3B; /* as an F16 scale: below 1 */
         else if (i % element_bytes != element_bytes - 1)

@@ -1,133 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* GGML's block formats with AVX2 and F16C. One that models use much is a function that unpacks its quants to bytes, in
- * order, and puts them, sixteen a step; scaling, rounding and storing are the same for all. Nothing is looked at after
- * rounding: blocks whose scales keep every value within the range of the new type are decoded here, any other one,
- * which real models do not have, by plain C. The rest of the formats is decoded by plain C and only narrowed here. */
+/* GGML's block formats with AVX2 and F16C: the plain ones, the K formats, the ternary ones and FP4. */
 
 #include "kernels/lists.h"
 
 #if defined(__x86_64__)
-#include "base/bytes.h"
-#include "kernels/avx2.h"
-#include "kernels/copy.h"
-#include "kernels/quant.h"
-
-/* Where a block's values go. */
-struct sink {
-    uint8_t *at;
-    enum tnd_dtype to;
-    bool stream;
-};
-
-/* What a group's values have in common, in every lane. */
-struct group {
-    __m256 scale, offset;
-};
-
-INLINE struct group group_at(const float *scale, const float *offset)
-{
-    return (struct group){_mm256_broadcast_ss(scale), _mm256_broadcast_ss(offset)};
-}
-
-INLINE struct group scale_at(const float *scale)
-{
-    return (struct group){_mm256_broadcast_ss(scale), _mm256_set1_ps(-0.0f)};
-}
-
-INLINE __m256 f16_at(const uint8_t *at)
-{
-    return _mm256_cvtph_ps(_mm_set1_epi16((short)tnd_le16(at)));
-}
-
-INLINE __m256 eight_values(__m128i quants, struct group group)
-{
-    __m256 values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(quants));
-
-    return _mm256_add_ps(_mm256_mul_ps(values, group.scale), group.offset);
-}
-
-INLINE void put16(struct sink *sink, __m128i quants, struct group group)
-{
-    struct floats values = {eight_values(quants, group), eight_values(_mm_unpackhi_epi64(quants, quants), group)};
-
-    if (sink->to == TND_F32) {
-        store(sink->at, _mm256_castps_si256(values.low), sink->stream);
-        store(sink->at + VECTOR_BYTES, _mm256_castps_si256(values.high), sink->stream);
-        sink->at += 2 * VECTOR_BYTES;
-    } else {
-        store(sink->at, round_to(sink->to, values), sink->stream);
-        sink->at += VECTOR_BYTES;
-    }
-}
-
-INLINE void put32(struct sink *sink, __m256i quants, struct group low, struct group high)
-{
-    put16(sink, _mm256_castsi256_si128(quants), low);
-    put16(sink, _mm256_extracti128_si256(quants, 1), high);
-}
-
-/* Whether an F16 scale keeps all of a block within range: values are at most 2^reach times the largest scale. None gets
- * lost below: a value that is not zero is no smaller than the smallest F16, of which all scales are multiples. */
-INLINE bool in_range(const struct sink *sink, const uint8_t *scale, unsigned reach)
-{
-    unsigned limit = sink->to == TND_F16 ? TND_F16_INF - (reach << 10) : TND_F16_INF;
-
-    return (tnd_le16(scale) & 0x7FFFu) < limit;
-}
-
-/* Bytes, bits. */
-
-INLINE __m256i bytes_of(int value)
-{
-    return _mm256_set1_epi8((char)value);
-}
-
-INLINE __m256i load32(const uint8_t *at)
-{
-    return _mm256_loadu_si256((const __m256i *)at);
-}
-
-/* The low bits of each byte. */
-INLINE __m256i low_bits(__m256i bytes, int bits)
-{
-    return _mm256_and_si256(bytes, bytes_of((1 << bits) - 1));
-}
+#include "kernels/dequant_avx2.h"
 
 INLINE __m256i high_nibbles(__m256i bytes)
 {
     return low_bits(_mm256_srli_epi16(bytes, 4), 4);
 }
 
-/* The low halves of sixteen bytes, then the high halves. */
-INLINE __m256i nibbles_at(const uint8_t *at)
-{
-    __m128i bytes = _mm_loadu_si128((const __m128i *)at);
-
-    return low_bits(_mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes), 4);
-}
-
-/* A byte of ones for each of 32 bits that is set. */
-INLINE __m256i bits_at(const uint8_t *at)
-{
-    const __m256i byte_of_bit = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32((int)tnd_le32(at)), byte_of_bit);
-
-    return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-}
-
-INLINE __m256i look_up(__m128i table, __m256i codes)
-{
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
-}
-
-/* Scales of groups: d times eight, or sixteen, integers. */
-INLINE void scale8(float *scales, __m256 d, __m256i factors)
-{
-    _mm256_store_ps(scales, _mm256_mul_ps(d, _mm256_cvtepi32_ps(factors)));
-}
-
+/* Scales of groups: d times sixteen integers. */
 INLINE void scale16(float *scales, __m256 d, __m128i factors)
 {
     scale8(scales, d, _mm256_cvtepi8_epi32(factors));
@@ -143,7 +28,7 @@ INLINE __m256 negated(__m256 value)
 
 INLINE bool q4_0(const uint8_t *block, struct sink *sink)
 {
-    struct group group = {f16_at(block), _mm256_set1_ps(-0.0f)};
+    struct group group = scale_only(f16_at(block));
 
     if (!in_range(sink, block, 3))
         return false;
@@ -163,7 +48,7 @@ INLINE bool q4_1(const uint8_t *block, struct sink *sink)
 
 INLINE bool q5_0(const uint8_t *block, struct sink *sink)
 {
-    struct group group = {f16_at(block), _mm256_set1_ps(-0.0f)};
+    struct group group = scale_only(f16_at(block));
     __m256i less16 = _mm256_andnot_si256(bits_at(block + 2), bytes_of(-16));
 
     if (!in_range(sink, block, 4))
@@ -185,11 +70,21 @@ INLINE bool q5_1(const uint8_t *block, struct sink *sink)
 
 INLINE bool q8_0(const uint8_t *block, struct sink *sink)
 {
-    struct group group = {f16_at(block), _mm256_set1_ps(-0.0f)};
+    struct group group = scale_only(f16_at(block));
 
     if (!in_range(sink, block, 7))
         return false;
     put32(sink, load32(block + 2), group, group);
+    return true;
+}
+
+INLINE bool q8_1(const uint8_t *block, struct sink *sink)
+{
+    struct group group = scale_only(f16_at(block));
+
+    if (!in_range(sink, block, 7))
+        return false;
+    put32(sink, load32(block + 4), group, group);
     return true;
 }
 
@@ -326,104 +221,136 @@ INLINE bool q6_k(const uint8_t *block, struct sink *sink)
     return true;
 }
 
-INLINE __m128i iq4_levels(void)
+INLINE bool q8_k(const uint8_t *block, struct sink *sink)
 {
-    return _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
-}
+    float scale = tnd_f32_of_bits(tnd_le32(block)), size = scale < 0 ? -scale : scale;
+    struct group group = scale_at(&scale);
 
-INLINE bool iq4_nl(const uint8_t *block, struct sink *sink)
-{
-    struct group group = {f16_at(block), _mm256_set1_ps(-0.0f)};
-
-    if (!in_range(sink, block, 7))
+    /* Times 1 no smaller than the type's smallest, times 128 far below its largest; BF16 has the range of F32. */
+    if (!(size >= (sink->to == TND_F16 ? 0x1p-24f : 0x1p-126f) && size <= (sink->to == TND_F16 ? 0x1p8f : 0x1p119f)))
         return false;
-    put32(sink, look_up(iq4_levels(), nibbles_at(block + 2)), group, group);
+    for (int i = 0; i < 8; i++)
+        put32(sink, load32(block + 4 + 32 * i), group, group);
     return true;
 }
 
-INLINE bool iq4_xs(const uint8_t *block, struct sink *sink)
+/* Less one: what 3 times a byte has above the byte is 0 up to 85, and 2 from 171 on. */
+INLINE __m256i tq1_digits(__m256i bytes)
 {
-    __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i high = _mm256_srlv_epi32(_mm256_set1_epi32(tnd_le16(block + 2)), _mm256_slli_epi32(index, 1));
-    __m256i low = _mm256_srlv_epi32(_mm256_set1_epi32((int)tnd_le32(block + 4)), _mm256_slli_epi32(index, 2));
-    _Alignas(VECTOR_BYTES) float scales[8];
+    __m256i is_0 = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, bytes_of(85)), bytes);
+    __m256i is_2 = _mm256_cmpeq_epi8(_mm256_max_epu8(bytes, bytes_of(171)), bytes);
 
-    if (!in_range(sink, block, 12))
+    return _mm256_sub_epi8(is_0, is_2);
+}
+
+/* What a byte has below: the fraction that is left. */
+INLINE __m256i tq1_next(__m256i bytes)
+{
+    return _mm256_add_epi8(_mm256_add_epi8(bytes, bytes), bytes);
+}
+
+INLINE bool tq1_0(const uint8_t *block, struct sink *sink)
+{
+    struct group group = scale_only(f16_at(block + 52));
+    __m256i bytes = load32(block), next, last;
+
+    if (!in_range(sink, block + 52, 0))
         return false;
-    high = _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4);
-    low = _mm256_and_si256(low, _mm256_set1_epi32(15));
-    scale8(scales, f16_at(block), _mm256_sub_epi32(_mm256_or_si256(high, low), _mm256_set1_epi32(32)));
-    for (int i = 0; i < 8; i++) {
-        struct group group = scale_at(&scales[i]);
+    for (int i = 0; i < 5; i++) {
+        put32(sink, tq1_digits(bytes), group, group);
+        bytes = tq1_next(bytes);
+    }
+    /* The sixteen bytes, and from two digits on the four bytes too: two rounds a step. */
+    bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(block + 32)));
+    bytes = _mm256_blend_epi32(bytes, tq1_next(bytes), 0xF0);
+    for (int i = 0; i < 2; i++) {
+        put32(sink, tq1_digits(bytes), group, group);
+        bytes = tq1_next(tq1_next(bytes));
+    }
+    last = _mm256_set1_epi32((int)tnd_le32(block + 48));
+    next = tq1_next(last);
+    last = _mm256_blend_epi32(last, next, 0x20);
+    next = tq1_next(next);
+    last = _mm256_blend_epi32(last, next, 0x40);
+    last = _mm256_blend_epi32(last, tq1_next(next), 0x80);
+    put32(sink, tq1_digits(_mm256_blend_epi32(bytes, last, 0xF0)), group, group);
+    return true;
+}
 
-        put32(sink, look_up(iq4_levels(), nibbles_at(block + 8 + 16 * i)), group, group);
+INLINE bool tq2_0(const uint8_t *block, struct sink *sink)
+{
+    struct group group = scale_only(f16_at(block + 64));
+
+    if (!in_range(sink, block + 64, 1))
+        return false;
+    for (int half = 0; half < 2; half++) {
+        __m256i bytes = load32(block + 32 * half);
+
+        for (int i = 0; i < 4; i++) {
+            put32(sink, _mm256_sub_epi8(low_bits(bytes, 2), bytes_of(1)), group, group);
+            bytes = _mm256_srli_epi16(bytes, 2);
+        }
     }
     return true;
 }
 
+INLINE __m128i fp4_levels(void)
+{
+    return _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+}
+
 INLINE bool mxfp4(const uint8_t *block, struct sink *sink)
 {
-    const __m128i levels = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
     float scale = tnd_mxfp4_affine(block, 0).scale;
     struct group group = scale_at(&scale);
 
     /* F16: from 1 * 2^-24, its smallest, to 12 * 2^12. BF16 holds all values of F32 with so few bits. */
     if (sink->to == TND_F16 && !(scale >= 0x1p-24f && scale <= 0x1p12f))
         return false;
-    put32(sink, look_up(levels, nibbles_at(block + 1)), group, group);
+    put32(sink, look_up(fp4_levels(), nibbles_at(block + 1)), group, group);
     return true;
 }
 
-/* A block that has a scale out of range. */
-static __attribute__((noinline, cold)) void by_plain_c(enum tnd_dtype from, enum tnd_dtype to, void *destination,
-                                                       const uint8_t *block, size_t elements,
-                                                       struct tnd_range_counts *counts)
+/* A scale's seven bits, seven further up, are 2^-8 of it as F16. All of them, up to 240 * 12, are in range. */
+INLINE bool nvfp4(const uint8_t *block, struct sink *sink)
 {
-    tnd_kernel_find(from, to, TND_ISA_C)->run(destination, block, elements, counts);
+    __m128i codes = _mm_cvtepu8_epi16(_mm_cvtsi32_si128((int)tnd_le32(block)));
+    __m128i halves = _mm_slli_epi16(_mm_and_si128(codes, _mm_set1_epi16(0x7F)), 7);
+    __m128i zero = _mm_cmpeq_epi16(codes, _mm_set1_epi16(0x7F));
+    _Alignas(16) float scales[4];
+
+    _mm_store_ps(scales, _mm_mul_ps(_mm_cvtph_ps(_mm_andnot_si128(zero, halves)), _mm_set1_ps(0x1p7f)));
+    for (int i = 0; i < 4; i += 2) {
+        __m256i codes_of_two = in_order(nibbles_at(block + 4 + 8 * i));
+
+        put32(sink, look_up(fp4_levels(), codes_of_two), scale_at(&scales[i]), scale_at(&scales[i + 1]));
+    }
+    return true;
 }
 
-INLINE void dequant(bool (*format)(const uint8_t *block, struct sink *sink), enum tnd_dtype from, enum tnd_dtype to,
-                    size_t block_elements, size_t block_bytes, uint8_t *destination, const uint8_t *source,
-                    size_t elements, struct tnd_range_counts *counts)
+INLINE bool q1_0(const uint8_t *block, struct sink *sink)
 {
-    size_t put_bytes = block_elements * (to == TND_F32 ? 4 : 2);
-    size_t blocks = elements / block_elements;
-    bool stream = blocks * put_bytes >= TND_STREAM_BYTES_MIN && (uintptr_t)destination % VECTOR_BYTES == 0;
+    struct group group = scale_only(f16_at(block));
 
-    while (blocks) {
-        struct sink sink = {destination, to, stream};
+    if (!in_range(sink, block, 0))
+        return false;
+    for (int i = 0; i < 4; i++) {
+        __m256i ones = bits_at(block + 2 + 4 * i);
 
-        for (; blocks && format(source, &sink); blocks--)
-            source += block_bytes;
-        destination = sink.at;
-        if (blocks) { /* outside the loop: a call in it would cost the constants their registers */
-            by_plain_c(from, to, destination, source, block_elements, counts);
-            blocks--;
-            source += block_bytes;
-            destination += put_bytes;
-        }
+        put32(sink, _mm256_sub_epi8(bytes_of(-1), _mm256_add_epi8(ones, ones)), group, group);
     }
-    if (stream)
-        _mm_sfence(); /* streamed stores are not ordered by a lock's release */
+    return true;
 }
 
-/* A format without a function of its own. */
-static void in_two_steps(enum tnd_dtype from, enum tnd_dtype to, size_t block_elements, size_t block_bytes,
-                         uint8_t *destination, const uint8_t *source, size_t elements, struct tnd_range_counts *counts)
+INLINE bool q2_0(const uint8_t *block, struct sink *sink)
 {
-    const struct tnd_kernel *decode = tnd_kernel_find(from, TND_F32, TND_ISA_C);
-    const struct tnd_kernel *narrow = tnd_kernel_find(TND_F32, to, TND_ISA_AVX2);
-    float values[8 * TND_QUANT_ELEMENTS_MAX]; /* enough that they are streamed on */
+    struct group group = scale_only(f16_at(block));
 
-    while (elements) {
-        size_t part = tnd_min(elements, sizeof(values) / sizeof(values[0]));
-
-        decode->run(values, source, part, counts);
-        narrow->run(destination, values, part, counts);
-        source += part / block_elements * block_bytes;
-        destination += part * sizeof(uint16_t);
-        elements -= part;
-    }
+    if (!in_range(sink, block, 1))
+        return false;
+    for (int i = 0; i < 2; i++)
+        put32(sink, _mm256_sub_epi8(bytes_of_pairs(tnd_le64(block + 2 + 8 * i)), bytes_of(1)), group, group);
+    return true;
 }
 
 #define FORMATS(X)                                                                                                     \
@@ -432,55 +359,22 @@ static void in_two_steps(enum tnd_dtype from, enum tnd_dtype to, size_t block_el
     X(Q5_0, q5_0)                                                                                                      \
     X(Q5_1, q5_1)                                                                                                      \
     X(Q8_0, q8_0)                                                                                                      \
+    X(Q8_1, q8_1)                                                                                                      \
     X(Q2_K, q2_k)                                                                                                      \
     X(Q3_K, q3_k)                                                                                                      \
     X(Q4_K, q4_k)                                                                                                      \
     X(Q5_K, q5_k)                                                                                                      \
     X(Q6_K, q6_k)                                                                                                      \
-    X(IQ4_NL, iq4_nl)                                                                                                  \
-    X(IQ4_XS, iq4_xs)                                                                                                  \
-    X(MXFP4, mxfp4)
-
-#define OTHER_FORMATS(X)                                                                                               \
-    X(Q8_1, q8_1)                                                                                                      \
     X(Q8_K, q8_k)                                                                                                      \
-    X(IQ1_S, iq1_s)                                                                                                    \
-    X(IQ1_M, iq1_m)                                                                                                    \
-    X(IQ2_XXS, iq2_xxs)                                                                                                \
-    X(IQ2_XS, iq2_xs)                                                                                                  \
-    X(IQ2_S, iq2_s)                                                                                                    \
-    X(IQ3_XXS, iq3_xxs)                                                                                                \
-    X(IQ3_S, iq3_s)                                                                                                    \
     X(TQ1_0, tq1_0)                                                                                                    \
     X(TQ2_0, tq2_0)                                                                                                    \
+    X(MXFP4, mxfp4)                                                                                                    \
     X(NVFP4, nvfp4)                                                                                                    \
     X(Q1_0, q1_0)                                                                                                      \
     X(Q2_0, q2_0)
 
-#define FUNCTION(from, format, to)                                                                                     \
-    TARGET static void format##_to_##to(void *destination, const void *source, size_t elements,                        \
-                                        struct tnd_range_counts *counts)                                               \
-    {                                                                                                                  \
-        dequant(format, TND_##from, TND_##to, tnd_##format##_elements, tnd_##format##_bytes, destination, source,      \
-                elements, counts);                                                                                     \
-    }
-#define OTHER_FUNCTION(from, format, to)                                                                               \
-    static void format##_to_##to(void *destination, const void *source, size_t elements,                               \
-                                 struct tnd_range_counts *counts)                                                      \
-    {                                                                                                                  \
-        in_two_steps(TND_##from, TND_##to, tnd_##format##_elements, tnd_##format##_bytes, destination, source,         \
-                     elements, counts);                                                                                \
-    }
-#define ENTRY(from, format, to) {TND_##from, TND_##to, TND_ISA_AVX2, format##_to_##to},
+FORMATS(DEQUANT_FUNCTIONS)
 
-#define FUNCTIONS(from, format) FUNCTION(from, format, F32) FUNCTION(from, format, F16) FUNCTION(from, format, BF16)
-#define OTHER_FUNCTIONS(from, format) OTHER_FUNCTION(from, format, F16) OTHER_FUNCTION(from, format, BF16)
-#define ENTRIES(from, format) ENTRY(from, format, F32) ENTRY(from, format, F16) ENTRY(from, format, BF16)
-#define OTHER_ENTRIES(from, format) ENTRY(from, format, F16) ENTRY(from, format, BF16)
-
-FORMATS(FUNCTIONS)
-OTHER_FORMATS(OTHER_FUNCTIONS)
-
-const struct tnd_kernel tnd_kernels_dequant_avx2[] = {FORMATS(ENTRIES) OTHER_FORMATS(OTHER_ENTRIES){0}};
+const struct tnd_kernel tnd_kernels_dequant_avx2[] = {FORMATS(DEQUANT_ENTRIES){0}};
 
 #endif

@@ -14,6 +14,7 @@ static const struct tnd_kernel *const lists[] = {
     tnd_kernels_convert_avx2,
     tnd_kernels_convert_avx512,
     tnd_kernels_dequant_avx2,
+    tnd_kernels_dequant_avx2_iq,
 #endif
 };
 

@@ -12,6 +12,7 @@ extern const struct tnd_kernel tnd_kernels_dequant[];
 extern const struct tnd_kernel tnd_kernels_convert_avx2[];
 extern const struct tnd_kernel tnd_kernels_convert_avx512[];
 extern const struct tnd_kernel tnd_kernels_dequant_avx2[];
+extern const struct tnd_kernel tnd_kernels_dequant_avx2_iq[];
 #endif
 
 #endif

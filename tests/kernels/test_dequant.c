@@ -113,13 +113,26 @@ static const struct golden goldens[] = {
     /* Second half, third run of 32: high half of byte 64 + 7, pair 2 of byte 160 + 7 - 32, group 12. */
     {TND_Q6_K, {{71, 0x90}, {167, 0x30}, {204, 0xFE}, {209, 0x3C}}, {{199, -50}, {200, 64}, {0, -0.0f}, END}},
     {TND_Q8_K, {{2, 0x80}, {3, 0x3E}, {4, 0x80}, {259, 0x7F}, {260, 0xFF}}, {{0, -32}, {255, 31.75f}, {1, 0}, END}},
+    /* Group 3: scale 6, all shifted down; its third row is the last one. */
+    {TND_IQ1_S, {{1, 0x3C}, {16, 0xFF}, {40, 0xC0}, {41, 0xE1}}, {{112, 11.375f}, {111, -14.625f}, {0, -0.875f}, END}},
     /* Row 11 is the last one and shifted down; scale 5; d in four quarters. */
     {TND_IQ1_M, {{53, 0xC0}, {55, 0x30}, {50, 0x10}, {11, 0xFF}, {37, 0xF0}}, {{88, 4.375f}, {80, -4.375f}, END}},
     /* The last row is 8 25 8 8 25 43 43 43; of the eight signs the first is stored, so the last is there too. */
     {TND_IQ2_XXS,
      {{1, 0x3C}, {12, 0xFF}, {15, 0x40}, {17, 0x10}},
      {{48, -3}, {49, 9.375f}, {53, 16.125f}, {55, -16.125f}, END}},
+    /* The last rows are all 43. Three signs are stored, so there is a fourth. */
+    {TND_IQ2_XS,
+     {{1, 0x3C}, {12, 0xFF}, {13, 0x87}, {67, 0x09}},
+     {{40, -102.125f}, {42, 102.125f}, {46, -102.125f}, {47, -102.125f}, {32, 19}, {48, 1}, END}},
+    {TND_IQ2_S,
+     {{1, 0x3C}, {8, 0xFF}, {40, 0x81}, {67, 0x30}, {75, 0x40}},
+     {{48, -48.375f}, {49, 48.375f}, {55, -48.375f}, {56, 9}, {47, 1}, END}},
     {TND_IQ3_XXS, {{1, 0x3C}, {4, 0x05}, {67, 0x01}, {69, 0x20}}, {{8, 77.5f}, {9, -15}, {10, 5}, {15, -5}, END}},
+    /* Row 9 is the last one, 1 1 15 15; scale 2. */
+    {TND_IQ3_S,
+     {{1, 0x3C}, {11, 0xFF}, {67, 0x02}, {78, 0x90}, {106, 0x20}},
+     {{36, -5}, {37, 5}, {38, 75}, {39, -75}, {40, 5}, {0, 1}, END}},
     {TND_IQ4_NL, {{1, 0x3C}, {2, 0xF8}}, {{0, 1}, {16, 113}, {1, -127}, END}},
     {TND_IQ4_XS, {{1, 0x3C}, {2, 0x08}, {4, 0x50}, {24, 0xF8}}, {{32, 5}, {48, 565}, {0, 32 * 127}, END}},
     {TND_TQ1_0, {{0, 0xFF}, {1, 0x80}, {48, 0xFF}, {53, 0x40}}, {{0, 2}, {128, 2}, {1, 0}, {2, -2}, {240, 2}, END}},
@@ -218,13 +231,14 @@ END_TEST
 
 /* ---- Variants against plain C ------------------------------------------------------------------------------ */
 
-enum fill { FILL_ZEROS, FILL_ONES, FILL_RANDOM, FILL_WEIGHTS, FILL_EXTREMES, FILL_COUNT };
+enum fill { FILL_ZEROS, FILL_ONES, FILL_RANDOM, FILL_WEIGHTS, FILL_SMALL, FILL_EXTREMES, FILL_COUNT };
 
-/* Zeros, subnormals, the largest, infinities, NaNs, and both sides of every power of two from 2^4 on, where blocks
- * begin to hold values beyond F16. */
+/* Zeros, subnormals, also around 2^-21, whose eighth is the smallest, the largest, infinities, NaNs, and both sides of
+ * every power of two from 2^4 on, where blocks begin to hold values beyond F16. */
 static uint16_t extreme_half(void)
 {
-    static const uint16_t halves[] = {0x0000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x7FFF};
+    static const uint16_t halves[] = {0x0000, 0x0001, 0x0004, 0x0005, 0x0007, 0x0008, 0x0009, 0x03FF,
+                                      0x0400, 0x3C00, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x7FFF};
     uint64_t bits = random_bits();
     uint16_t sign = bits >> 8 & 0x8000;
 
@@ -243,6 +257,8 @@ static void fill_blocks(uint8_t *source, size_t bytes, enum fill fill)
             word = fill == FILL_ONES ? UINT64_MAX : 0;
         if (fill == FILL_WEIGHTS)
             word &= 0xBBBBBBBBBBBBBBBB; /* F16 below 1 */
+        if (fill == FILL_SMALL)
+            word &= 0x0FFF0FFF0FFFFFFF; /* F16 near its smallest, also where the parts of one lie apart (IQ1_M) */
         memcpy(source + i, &word, bytes - i < sizeof(word) ? bytes - i : sizeof(word));
     }
     if (fill == FILL_EXTREMES)
