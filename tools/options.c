@@ -17,59 +17,53 @@
 #define LOAD (1U << COMMAND_LOAD)
 #define DIGEST (1U << COMMAND_DIGEST)
 #define VERIFY (1U << COMMAND_VERIFY)
-
-enum kind { FLAG, CHOICE, BYTES, COUNT, TEXT, LAYERS, DEVICE, RATE };
-
-struct spec {
-    const char *name;
-    const char *argument; /* NULL for a flag; for a choice the words themselves, in the order of their enum */
-    const char *help;
-    uint32_t commands;
-    enum kind kind;
-    size_t member;
-    uint64_t min, max; /* of a number */
-};
+#define COLUMNS_MAX 100 /* of usage texts */
 
 #define AT(member) offsetof(struct options, member)
 
-static const struct spec specs[] = {
-    {"--json", NULL, "one JSON object on stdout", ALL, FLAG, AT(json), 0, 0},
+const struct option_spec option_specs[] = {
+    {"--json", NULL, "one JSON object on stdout", ALL, OPTION_FLAG, AT(json), 0, 0},
     {"--engine", "auto|uring|threads|mmap|nil", "how reads happen; nil reads nothing, to measure all but the disk",
-     MOVES, CHOICE, AT(engine), 0, 0},
-    {"--direct", "auto|on|off", "past the page cache", MOVES, CHOICE, AT(direct), 0, 0},
-    {"--in-place", "auto|on|off", "reads land where the tensors will lie, or go through the pool", MOVES, CHOICE,
+     MOVES, OPTION_CHOICE, AT(engine), 0, 0},
+    {"--direct", "auto|on|off", "past the page cache", MOVES, OPTION_CHOICE, AT(direct), 0, 0},
+    {"--in-place", "auto|on|off", "reads land where the tensors will lie, or go through the pool", MOVES, OPTION_CHOICE,
      AT(in_place), 0, 0},
-    {"--dtype", "native|f16|bf16|f32", "what tensors become on their way; native: what they are", PARTS, CHOICE,
+    {"--dtype", "native|f16|bf16|f32", "what tensors become on their way; native: what they are", PARTS, OPTION_CHOICE,
      AT(dtype), 0, 0},
-    {"--device", "auto|host|cuda:N", "where the tensors go", MOVES, DEVICE, AT(cuda), 0, 0},
-    {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", PARTS, TEXT, AT(only), 0, 0},
-    {"--layers", "A-B", "only these layers, both ends included; A alone for one", PARTS, LAYERS, AT(layer_first), 0,
-     INT32_MAX - 1},
-    {"--order", "use|file", "what is used first arrives first, or as the bytes lie", MOVES, CHOICE, AT(order), 0, 0},
-    {"--pool", "BYTES", "most memory for the buffers that reads land in", MOVES, BYTES, AT(pool_bytes), 1, INT64_MAX},
-    {"--chunk", "BYTES", "longest read, a power of two from 64K to 64M", MOVES, BYTES, AT(chunk_bytes), 64 << 10,
+    {"--device", "auto|host|cuda:N", "where the tensors go", MOVES, OPTION_DEVICE, AT(cuda), 0, 0},
+    {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", PARTS, OPTION_TEXT, AT(only), 0, 0},
+    {"--layers", "A-B", "only these layers, both ends included; A alone for one", PARTS, OPTION_LAYERS, AT(layer_first),
+     0, INT32_MAX - 1},
+    {"--order", "use|file", "what is used first arrives first, or as the bytes lie", MOVES, OPTION_CHOICE, AT(order), 0,
+     0},
+    {"--pool", "BYTES", "most memory for the buffers that reads land in", MOVES, OPTION_BYTES, AT(pool_bytes), 1,
+     INT64_MAX},
+    {"--chunk", "BYTES", "longest read, a power of two from 64K to 64M", MOVES, OPTION_BYTES, AT(chunk_bytes), 64 << 10,
      64 << 20},
-    {"--depth", "N", "reads in flight", MOVES, COUNT, AT(depth), 1, 256},
-    {"--threads", "N", "threads that copy and touch memory", MOVES, COUNT, AT(threads), 1, 1024},
-    {"--memory", "BYTES", "refuse to take more than this", MOVES, BYTES, AT(memory_bytes), 1, INT64_MAX},
+    {"--depth", "N", "reads in flight", MOVES, OPTION_COUNT, AT(depth), 1, 256},
+    {"--threads", "N", "threads that copy and touch memory", MOVES, OPTION_COUNT, AT(threads), 1, 1024},
+    {"--memory", "BYTES", "refuse to take more than this", MOVES, OPTION_BYTES, AT(memory_bytes), 1, INT64_MAX},
     {"--read-timeout", "SECONDS", "give a load up when no read of it comes back for so long; 30 without this", MOVES,
-     COUNT, AT(read_timeout_s), 1, 86400 * 365},
-    {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, RATE, AT(disk_bytes_per_s), 0, 0},
-    {"--repeat", "N", "load N times with the same loader", LOAD, COUNT, AT(repeat), 1, 1000000},
-    {"--digest", "off|xxh3", "take digests in passing", LOAD, CHOICE, AT(digest), 0, 0},
-    {"--algo", "sha256|xxh3", "xxh3 is faster; it finds accidents, not what somebody changed", DIGEST, CHOICE,
+     OPTION_COUNT, AT(read_timeout_s), 1, 86400 * 365},
+    {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, OPTION_RATE, AT(disk_bytes_per_s), 0, 0},
+    {"--repeat", "N", "load N times with the same loader", LOAD, OPTION_COUNT, AT(repeat), 1, 1000000},
+    {"--digest", "off|xxh3", "take digests in passing", LOAD, OPTION_CHOICE, AT(digest), 0, 0},
+    {"--trace", "FILE", "write what was done when to FILE, for chrome://tracing and Perfetto", LOAD, OPTION_FILE,
+     AT(trace), 0, 0},
+    {"--svg", "FILE", "the same to FILE as a picture", LOAD, OPTION_FILE, AT(svg), 0, 0},
+    {"--algo", "sha256|xxh3", "xxh3 is faster; it finds accidents, not what somebody changed", DIGEST, OPTION_CHOICE,
      AT(algo), 0, 0},
-    {"--values", "N", "the first N values of each tensor too", DIGEST, COUNT, AT(values), 0, 1000000},
-    {"--manifest-out", "FILE", "write the digests to FILE too, for verify", DIGEST, TEXT, AT(manifest_out), 0, 0},
+    {"--values", "N", "the first N values of each tensor too", DIGEST, OPTION_COUNT, AT(values), 0, 1000000},
+    {"--manifest-out", "FILE", "write the digests to FILE too, for verify", DIGEST, OPTION_FILE, AT(manifest_out), 0,
+     0},
     {"--manifest", "FILE", "load, and compare with the digests in FILE, which digest --manifest-out wrote", VERIFY,
-     TEXT, AT(manifest), 0, 0},
-    {"-v", NULL, "say more", ALL, FLAG, AT(verbose), 0, 0},
-    {"--help", NULL, "this text", ALL, FLAG, AT(help), 0, 0},
+     OPTION_FILE, AT(manifest), 0, 0},
+    {"-v", NULL, "say more", ALL, OPTION_FLAG, AT(verbose), 0, 0},
+    {"--help", NULL, "this text", ALL, OPTION_FLAG, AT(help), 0, 0},
+    {NULL, NULL, NULL, 0, OPTION_FLAG, 0, 0, 0},
 };
 
-static const struct {
-    const char *name, *help;
-} commands[COMMAND_COUNT] = {
+const struct command_spec command_specs[COMMAND_COUNT] = {
     [COMMAND_INFO] = {"info", "what a model's files hold; reads no tensor data"},
     [COMMAND_PLAN] = {"plan", "what a load would read and take, before it takes anything"},
     [COMMAND_LOAD] = {"load", "load a model into memory and say how fast it came and why"},
@@ -78,42 +72,66 @@ static const struct {
     [COMMAND_DOCTOR] = {"doctor", "what this machine allows and refuses, and what to do about it"},
 };
 
+const struct exit_spec exit_specs[] = {
+    {EXIT_DONE, "done"},
+    {EXIT_FAILED, "failed"},
+    {EXIT_USAGE, "usage"},
+    {EXIT_MALFORMED, "malformed file"},
+    {EXIT_MISMATCH, "digests differ"},
+    {EXIT_UNSUPPORTED, "unsupported"},
+    {EXIT_RESOURCE, "memory, device or engine not to be had"},
+    {EXIT_NOT_FOUND, "not found, no permission or no regular file"},
+    {EXIT_INTERRUPTED, "interrupted"},
+    {0, NULL},
+};
+
 enum command options_command(const char *name)
 {
     unsigned command = 0;
 
-    while (command < COMMAND_COUNT && strcmp(commands[command].name, name) != 0)
+    while (command < COMMAND_COUNT && strcmp(command_specs[command].name, name) != 0)
         command++;
     return (enum command)command;
 }
 
 static void usage_options(uint32_t mask)
 {
-    for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
-        const struct spec *spec = &specs[i];
-
+    for (const struct option_spec *spec = option_specs; spec->name; spec++)
         if ((spec->commands & mask) == mask)
             printf("  %-14s %-23s %s\n", spec->name, spec->argument ? spec->argument : "", spec->help);
+}
+
+static void usage_exits(void)
+{
+    int column = printf("exit:");
+
+    for (const struct exit_spec *spec = exit_specs; spec->meaning; spec++) {
+        bool last = !spec[1].meaning;
+        char text[80];
+        int length = snprintf(text, sizeof(text), " %d %s%s", spec->code, spec->meaning, last ? "" : ",");
+
+        if (column + length > COLUMNS_MAX)
+            column = printf("\n     ") - 1;
+        column += printf("%s", text);
     }
+    putchar('\n');
 }
 
 void options_usage(enum command command)
 {
     if (command < COMMAND_COUNT) {
-        printf("usage: tundish %s [options] %s\n%s\n\n", commands[command].name,
-               command == COMMAND_DOCTOR ? "[MODEL]" : "MODEL", commands[command].help);
+        printf("usage: tundish %s [options] %s\n%s\n\n", command_specs[command].name,
+               command == COMMAND_DOCTOR ? "[MODEL]" : "MODEL", command_specs[command].help);
         usage_options(1U << command);
     } else {
         printf("usage: tundish COMMAND [options] MODEL\nMoves model weights from storage to where they are computed "
                "with.\n\n");
         for (unsigned i = 0; i < COMMAND_COUNT; i++)
-            printf("  %-10s %s\n", commands[i].name, commands[i].help);
+            printf("  %-10s %s\n", command_specs[i].name, command_specs[i].help);
         printf("\n  tundish COMMAND --help lists a command's options, tundish --version the version.\n");
     }
-    printf("\nMODEL is a .gguf or a .safetensors file. BYTES may end in K, M, G or T (1024, 1024², …).\n"
-           "exit: 0 done, 1 failed, 2 usage, 3 malformed file, 4 digests differ, 5 unsupported,\n"
-           "      6 memory, device or engine not to be had, 7 not found, no permission or no regular file,\n"
-           "      130 interrupted\n");
+    printf("\nMODEL is a .gguf or a .safetensors file. BYTES may end in K, M, G or T (1024, 1024², …).\n");
+    usage_exits();
 }
 
 /* Digits and nothing else: strtoull would take a sign and blanks. Returns the end, NULL when there is no number. */
@@ -131,7 +149,7 @@ static const char *parse_digits(const char *text, uint64_t *ret_value)
     return text;
 }
 
-static bool parse_number(const struct spec *spec, const char *text, uint64_t *ret_value)
+static bool parse_number(const struct option_spec *spec, const char *text, uint64_t *ret_value)
 {
     static const char suffixes[] = "KMGT";
     const char *end = parse_digits(text, ret_value);
@@ -139,7 +157,7 @@ static bool parse_number(const struct spec *spec, const char *text, uint64_t *re
 
     if (!end)
         return false;
-    if (*end != '\0' && spec->kind == BYTES) {
+    if (*end != '\0' && spec->kind == OPTION_BYTES) {
         suffix = strchr(suffixes, toupper((unsigned char)*end));
         if (!suffix || __builtin_mul_overflow(*ret_value, (uint64_t)1 << 10 * (suffix - suffixes + 1), ret_value))
             return false;
@@ -148,7 +166,7 @@ static bool parse_number(const struct spec *spec, const char *text, uint64_t *re
     return *end == '\0' && *ret_value >= spec->min && *ret_value <= spec->max;
 }
 
-static bool parse_layers(const struct spec *spec, const char *text, struct options *options)
+static bool parse_layers(const struct option_spec *spec, const char *text, struct options *options)
 {
     uint64_t first, last;
     const char *end = parse_digits(text, &first);
@@ -211,39 +229,40 @@ static bool parse_rate(const char *text, double *ret_bytes_per_s)
     return true;
 }
 
-static bool parse_value(const struct spec *spec, const char *text, struct options *options)
+static bool parse_value(const struct option_spec *spec, const char *text, struct options *options)
 {
     void *member = (char *)options + spec->member;
 
     switch (spec->kind) {
-    case FLAG:
+    case OPTION_FLAG:
         *(bool *)member = true;
         return true;
-    case CHOICE:
+    case OPTION_CHOICE:
         return parse_choice(spec->argument, text, member);
-    case BYTES:
-    case COUNT:
+    case OPTION_BYTES:
+    case OPTION_COUNT:
         return parse_number(spec, text, member);
-    case TEXT:
+    case OPTION_TEXT:
+    case OPTION_FILE:
         *(const char **)member = text;
         return true;
-    case LAYERS:
+    case OPTION_LAYERS:
         return parse_layers(spec, text, options);
-    case DEVICE:
+    case OPTION_DEVICE:
         return parse_device(text, member);
-    case RATE:
+    case OPTION_RATE:
         return parse_rate(text, member);
     }
     return false;
 }
 
-static const struct spec *spec_find(const char *argument, size_t bytes)
+static const struct option_spec *spec_find(const char *argument, size_t bytes)
 {
     if (bytes == 2 && memcmp(argument, "-h", 2) == 0)
         return spec_find("--help", 6);
-    for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++)
-        if (strlen(specs[i].name) == bytes && memcmp(specs[i].name, argument, bytes) == 0)
-            return &specs[i];
+    for (const struct option_spec *spec = option_specs; spec->name; spec++)
+        if (strlen(spec->name) == bytes && memcmp(spec->name, argument, bytes) == 0)
+            return spec;
     return NULL;
 }
 
@@ -251,17 +270,19 @@ static const struct spec *spec_find(const char *argument, size_t bytes)
 static int check(const struct options *options, enum command command)
 {
     if (!options->model && command != COMMAND_DOCTOR)
-        return fail(EXIT_USAGE, "%s: which model? 'tundish %s --help' lists what it takes", commands[command].name,
-                    commands[command].name);
+        return fail(EXIT_USAGE, "%s: which model? 'tundish %s --help' lists what it takes", command_specs[command].name,
+                    command_specs[command].name);
     if ((options->chunk_bytes & (options->chunk_bytes - 1)) != 0)
         return fail(EXIT_USAGE, "--chunk takes a power of two, not %llu", (unsigned long long)options->chunk_bytes);
     if ((command == COMMAND_DIGEST || command == COMMAND_VERIFY) && options->engine == TND_ENGINE_NIL)
         return fail(EXIT_USAGE, "%s: --engine nil reads nothing, so there is nothing to take a digest of",
-                    commands[command].name);
+                    command_specs[command].name);
     if (options->digest && (options->engine == TND_ENGINE_NIL || options->engine == TND_ENGINE_MMAP))
         return fail(EXIT_USAGE, "--digest: no digests are made in passing with --engine nil or mmap");
     if (options->manifest_out && (options->only || options->layer_count > 0 || options->dtype != 0))
         return fail(EXIT_USAGE, "--manifest-out is of a whole model as it is: leave --only, --layers and --dtype away");
+    if (options->trace && options->svg && strcmp(options->trace, options->svg) == 0)
+        return fail(EXIT_USAGE, "--trace and --svg take a file each, not both %s", options->svg);
     if (options->cuda >= 0)
         return fail(EXIT_RESOURCE, "--device cuda:%d: this build has no CUDA device", options->cuda);
     return 0;
@@ -272,13 +293,13 @@ static int parse_option(struct options *options, enum command command, char **ar
     const char *name = arguments[0];
     const char *equals = strncmp(name, "--", 2) == 0 ? strchr(name, '=') : NULL;
     size_t bytes = equals ? (size_t)(equals - name) : strlen(name);
-    const struct spec *spec = spec_find(name, bytes);
+    const struct option_spec *spec = spec_find(name, bytes);
     const char *value = equals ? equals + 1 : NULL;
 
     if (!spec)
         return -fail(EXIT_USAGE, "unknown option %.*s", (int)bytes, name);
     if (!(spec->commands & 1U << command))
-        return -fail(EXIT_USAGE, "%s has no option %s", commands[command].name, spec->name);
+        return -fail(EXIT_USAGE, "%s has no option %s", command_specs[command].name, spec->name);
     if (!spec->argument && equals)
         return -fail(EXIT_USAGE, "%s takes no value", spec->name);
     if (spec->argument && !value) {

@@ -3,9 +3,10 @@
 #define TOOLS_OPTIONS_H
 
 /* The command line. One table in options.c says which options there are, what they take and which commands know them;
- * parsing and usage text both read it. */
+ * parsing, usage text, man page and completions read it. */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tundish.h"
@@ -23,6 +24,7 @@ struct options {
     int cuda;                            /* ordinal, -1 = no */
     const char *only;
     const char *manifest, *manifest_out;
+    const char *trace, *svg;
     uint32_t layer_first, layer_count;
     uint64_t pool_bytes, chunk_bytes, memory_bytes;
     uint64_t depth, threads, repeat, values, read_timeout_s;
@@ -37,5 +39,34 @@ void options_usage(enum command command);
 
 /* The command of that name, COMMAND_COUNT when there is none. */
 enum command options_command(const char *name);
+
+/* ---- The tables -------------------------------------------------------------------------------------------- */
+
+enum option_kind { OPTION_FLAG, OPTION_CHOICE, OPTION_BYTES, OPTION_COUNT, OPTION_TEXT, OPTION_FILE, OPTION_LAYERS,
+                   OPTION_DEVICE, OPTION_RATE };
+
+struct option_spec {
+    const char *name;
+    const char *argument; /* NULL for a flag; for a choice the words themselves, in the order of their enum */
+    const char *help;
+    uint32_t commands; /* 1 << enum command, of each that knows it */
+    enum option_kind kind;
+    size_t member; /* of struct options */
+    uint64_t min, max; /* of a number */
+};
+
+struct command_spec {
+    const char *name, *help;
+};
+
+struct exit_spec {
+    int code;
+    const char *meaning;
+};
+
+extern const struct command_spec command_specs[COMMAND_COUNT];
+/* Both end with an entry whose text is NULL. */
+extern const struct option_spec option_specs[];
+extern const struct exit_spec exit_specs[];
 
 #endif

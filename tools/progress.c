@@ -114,13 +114,19 @@ void progress_tick(struct progress *progress)
     struct tnd_progress at;
 
     tnd_load_progress(progress->load, &at);
+    if (at.elapsed_ns < progress->tick_ns + PROGRESS_TICK_NS)
+        return;
+    progress->tick_ns = at.elapsed_ns;
     update(progress, &at);
 }
 
 void progress_end(struct progress *progress, bool arrived)
 {
+    struct tnd_progress at;
+
     if (arrived) {
-        progress_tick(progress);
+        tnd_load_progress(progress->load, &at);
+        update(progress, &at);
         if (progress->mode == PROGRESS_LINE)
             fputc('\n', stderr);
     } else if (progress->mode == PROGRESS_LINE) {

@@ -17,12 +17,13 @@ enum progress_mode { PROGRESS_NONE, PROGRESS_LINE, PROGRESS_STEPS, PROGRESS_TENS
 struct progress {
     struct tnd_load *load;
     enum progress_mode mode;
+    uint64_t tick_ns;      /* elapsed_ns of the last tick that was one */
     uint32_t steps_shown;  /* tensors that were ready when the last line was written */
     uint32_t *pending;     /* tensors without their line */
     uint32_t pending_count;
 };
 
-/* Both decide nothing: out of memory means no lines a tensor. */
+/* Both decide nothing: out of memory means no lines a tensor. A tick that comes too early is none. */
 void progress_start(struct progress *progress, const struct options *options, struct tnd_load *load);
 void progress_tick(struct progress *progress);
 /* The last line, which stays when the load went well; frees. */

@@ -14,7 +14,7 @@ static double per_s(double amount, uint64_t ns)
     return ns > 0 ? amount * 1e9 / (double)ns : 0;
 }
 
-static const char *limit_name(enum tnd_limit limit)
+const char *report_limit_name(enum tnd_limit limit)
 {
     switch (limit) {
     case TND_LIMIT_DISK:
@@ -109,8 +109,8 @@ static void print_way(const struct tnd_load_stats *stats)
         printf("all in place\n");
     else
         printf("%.0f %% in place, the rest through the pool\n", 100 * (double)in_place / (double)stats->bytes_read);
-    printf("limit    %s: reads under way %s, copying %s, ", limit_name(stats->limit), text_ns(stats->read_busy_ns).s,
-           text_ns(stats->copy_busy_ns).s);
+    printf("limit    %s: reads under way %s, copying %s, ", report_limit_name(stats->limit),
+           text_ns(stats->read_busy_ns).s, text_ns(stats->copy_busy_ns).s);
     if (stats->convert_busy_ns > 0)
         printf("converting %s, ", text_ns(stats->convert_busy_ns).s);
     if (stats->digest_busy_ns > 0)
@@ -250,7 +250,7 @@ void report_json(const struct session *session, const uint64_t *runs_ns, size_t 
     json_string(&json, "engine", stats.engine);
     json_bool(&json, "direct", stats.direct);
     json_string(&json, "device", "host");
-    json_string(&json, "limit", limit_name(stats.limit));
+    json_string(&json, "limit", report_limit_name(stats.limit));
     json_array_begin(&json, "reasons");
     for (uint32_t i = 0; (reason = tnd_load_reason(session->load, i)); i++)
         json_string(&json, NULL, reason);

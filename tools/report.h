@@ -13,4 +13,7 @@
 void report_text(const struct session *session, const uint64_t *runs_ns, size_t run_count);
 void report_json(const struct session *session, const uint64_t *runs_ns, size_t run_count);
 
+/* "disk", … as in "limited by: disk". */
+const char *report_limit_name(enum tnd_limit limit);
+
 #endif

@@ -17,16 +17,16 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* From the first call to the library on; until session_wait() these hold the beginning. */
+/* From the first call to the library on; until session_wait() cpu_ns holds the beginning. */
 static void clocks_start(struct session *session)
 {
-    session->wall_ns = clock_ns(CLOCK_MONOTONIC);
+    session->start_ns = clock_ns(CLOCK_MONOTONIC);
     session->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 static void clocks_stop(struct session *session)
 {
-    session->wall_ns = clock_ns(CLOCK_MONOTONIC) - session->wall_ns;
+    session->wall_ns = clock_ns(CLOCK_MONOTONIC) - session->start_ns;
     session->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - session->cpu_ns;
 }
 
@@ -49,6 +49,11 @@ static int create_loader(struct session *session)
     struct tnd_loader_options options = options_loader(session->options);
 
     options.foreground = session->turn != NULL;
+    if (session->trace) {
+        options.trace = trace_record;
+        options.trace_cookie = session->trace;
+    }
+    session->loader_ns = clock_ns(CLOCK_MONOTONIC);
     return tnd_loader_create(&options, &session->loader);
 }
 
@@ -56,6 +61,7 @@ static int start_load(struct session *session)
 {
     struct tnd_load_options options = options_load(session->options);
 
+    session->load_ns = clock_ns(CLOCK_MONOTONIC);
     options.place = session->place;
     options.place_cookie = session->cookie;
     return tnd_load_start(session->loader, session->model, &options, &session->load);
@@ -138,6 +144,7 @@ void session_unload(struct session *session)
 {
     tnd_load_destroy(&session->load);
     tnd_model_close(&session->model);
+    session->loader_ns = 0;
 }
 
 void session_finish(struct session *session)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "options.h"
+#include "trace.h"
 #include "tundish.h"
 
 struct session {
@@ -15,6 +16,10 @@ struct session {
     struct tnd_loader *loader;
     struct tnd_model *model;
     struct tnd_load *load;
+    struct trace *trace; /* told what the loader does, from its creation on; NULL: nobody is */
+    /* CLOCK_MONOTONIC: the first call to the library, the call that made the loader (0: an earlier run's), and
+     * tnd_load_start(). */
+    uint64_t start_ns, loader_ns, load_ns;
     uint64_t wall_ns; /* first call to the library → all is there */
     uint64_t cpu_ns;  /* of the process, over the same span */
 

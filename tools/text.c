@@ -95,6 +95,15 @@ size_t text_utf8(const unsigned char *data, size_t bytes)
     return length;
 }
 
+size_t text_shown(const unsigned char *data, size_t bytes)
+{
+    size_t length = text_utf8(data, bytes);
+
+    if (length == 1)
+        return data[0] >= 0x20 && data[0] != 0x7F;
+    return length == 2 && data[0] == 0xC2 && data[1] < 0xA0 ? 0 : length; /* U+0080 … U+009F are control characters */
+}
+
 size_t text_print(FILE *out, const char *data, size_t bytes, size_t max)
 {
     const unsigned char *at = (const unsigned char *)data;
@@ -105,13 +114,11 @@ size_t text_print(FILE *out, const char *data, size_t bytes, size_t max)
             fputs("…", out);
             return columns + 1;
         }
-        length = text_utf8(at + i, bytes - i);
-        /* U+0080 … U+009F are control characters too */
-        if (length == 0 || at[i] < 0x20 || at[i] == 0x7F || (length == 2 && at[i] == 0xC2 && at[i + 1] < 0xA0)) {
-            length = length > 0 ? length : 1;
-            for (size_t k = 0; k < length; k++)
-                fprintf(out, "\\x%02x", at[i + k]);
-            columns += 4 * length;
+        length = text_shown(at + i, bytes - i);
+        if (length == 0) {
+            fprintf(out, "\\x%02x", at[i]);
+            length = 1;
+            columns += 4;
         } else {
             fwrite(at + i, 1, length, out);
             columns++;

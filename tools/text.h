@@ -37,6 +37,9 @@ void text_shape(FILE *out, const uint64_t *shape, uint32_t dims);
  * terminal, and bytes that are no UTF-8 become \xNN. Returns the columns taken, one a character. */
 size_t text_print(FILE *out, const char *data, size_t bytes, size_t max);
 
+/* The bytes of the character at the front of data that may stand as it is; 0 where text_print() writes \xNN. */
+size_t text_shown(const unsigned char *data, size_t bytes);
+
 /* 0 … 15, or -1 for a character that is no hexadecimal digit. */
 int text_hex_digit(char c);
 

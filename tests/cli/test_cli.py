@@ -616,6 +616,17 @@ def test_progress_terminal(case):
         assert "\r" not in text and "\x1b" not in text, repr(text)
 
 
+def test_progress_rate(case):
+    """Ten times a second at the most, also where the command looks at the load far more often."""
+    path = case.path("sparse.gguf")
+    models.write_gguf(path, [(f"blk.{i}.a", models.GGML_F32, [1 << 6, 1 << 16]) for i in range(32)], [], sparse=True)
+    for arguments in ("load",), ("digest", "--algo", "xxh3"):
+        began = time.monotonic()
+        text = on_terminal({"TERM": "xterm", "NO_COLOR": ""}, *arguments, path)
+        lines = text.count("\r")
+        assert 1 <= lines <= 2 + 10 * (time.monotonic() - began), f"{arguments}: {lines} lines"
+
+
 def test_progress_lines(case):
     path = case.path("many.gguf")
     models.write_gguf(path, [(f"blk.{i}.w", models.GGML_F32, [8]) for i in range(120)], [])

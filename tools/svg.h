@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TOOLS_SVG_H
+#define TOOLS_SVG_H
+
+/* A load as a picture: GB/s and reads in flight over time, a row for each engine, slot and worker. No script, its own
+ * background, at most a few thousand bars: what would be too narrow to see is drawn together. */
+
+#include <stdio.h>
+
+/* cookie: struct lanes. As whole_file_write() calls it. */
+void svg_write(FILE *out, const void *cookie);
+
+#endif
