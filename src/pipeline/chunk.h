@@ -53,4 +53,12 @@ struct tnd_chunk {
     struct tnd_chunk *next;
 };
 
+/* On a worker: takes the pieces of a READY chunk to their places, and into their digests, and tells the driver. */
+void tnd_chunk_work(struct tnd_job *job, uint32_t worker);
+
+/* Tells the tracer what a chunk went through, on the thread that took it there: the engine of a read is the driver's to
+ * ask for. */
+void tnd_chunk_trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint32_t worker, uint64_t start_ns,
+                     uint64_t end_ns);
+
 #endif

@@ -7,12 +7,9 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "kernels/copy.h"
-#include "model/dtype.h"
-#include "model/model.h"
+#include "pipeline/hang.h"
 
 #define POLL_COUNT 32
-#define SUSPECT_NS TND_NS_PER_S
 #define WORKING_A_WORKER 2 /* one it copies, one it finds when it is done */
 
 /* ---- Life -------------------------------------------------------------------------------------------------- */
@@ -154,28 +151,6 @@ static void learn(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, 
         tnd_depth_finished(&pipeline->depth, chunk->read.bytes, transfer->accounted_ns);
 }
 
-/* What a chunk went through. On the thread that took it there: the engine of a read is the driver's to ask for. */
-static void trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint32_t worker, uint64_t start_ns,
-                  uint64_t end_ns)
-{
-    const struct tnd_transfer *transfer = chunk->transfer;
-    const struct tnd_plan *plan = transfer->plan;
-    const struct tnd_piece *first = &plan->pieces[plan->windows[chunk->window].piece_first];
-
-    if (transfer->trace.write)
-        tnd_trace_tell(&transfer->trace, &(struct tnd_trace_event){
-            .kind = kind,
-            .engine = kind == TND_TRACE_READ ? tnd_io_engine_of(chunk->pipeline->io, &chunk->read) : TND_ENGINE_AUTO,
-            .slot = (uint32_t)(chunk - chunk->pipeline->pool.chunks),
-            .worker = worker,
-            .start_ns = start_ns,
-            .end_ns = end_ns,
-            .offset = chunk->read.offset,
-            .bytes = chunk->read.bytes,
-            .tensor = &plan->model->tensors[first->tensor],
-        });
-}
-
 static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
 {
     struct tnd_transfer *transfer = chunk->transfer;
@@ -190,7 +165,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     transfer->suspected_ns = 0;
     transfer->reading--;
     pipeline->reading--;
-    trace(chunk, TND_TRACE_READ, UINT32_MAX, chunk->read_ns, transfer->accounted_ns);
+    tnd_chunk_trace(chunk, TND_TRACE_READ, UINT32_MAX, chunk->read_ns, transfer->accounted_ns);
     tnd_transfer_read_done(transfer, pipeline->io, &chunk->read, chunk->landing == TND_LAND_POOL);
     learn(pipeline, transfer, chunk);
     if (chunk->read.result < 0) {
@@ -220,128 +195,6 @@ static bool reap_reads(struct tnd_pipeline *pipeline, int64_t timeout_ns)
     return count > 0;
 }
 
-/* The chunk that has been reading for a transfer for longest; NULL when none is. */
-static struct tnd_chunk *oldest_read(const struct tnd_pool *pool, const struct tnd_transfer *transfer)
-{
-    struct tnd_chunk *oldest = NULL;
-
-    for (uint32_t i = 0; i < pool->chunk_count; i++) {
-        struct tnd_chunk *chunk = &pool->chunks[i];
-
-        if (chunk->state == TND_CHUNK_READING && chunk->transfer == transfer &&
-            (!oldest || chunk->window < oldest->window))
-            oldest = chunk;
-    }
-    return oldest;
-}
-
-static void give_up(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, uint64_t now_ns)
-{
-    struct tnd_chunk *chunk;
-
-    while ((chunk = oldest_read(&pipeline->pool, transfer))) {
-        bool taken_back = tnd_io_give_up(pipeline->io, &chunk->read);
-
-        tnd_transfer_give_up(transfer, chunk->window, &chunk->read, now_ns - transfer->progress_ns, taken_back);
-        tnd_pool_move(&pipeline->pool, chunk, taken_back ? TND_CHUNK_FREE : TND_CHUNK_FAILED);
-        transfer->reading--;
-        pipeline->reading--;
-    }
-}
-
-/* Gives transfers up none of whose reads came back for too long; called when there was nothing to reap. Twice too
- * late is too late: a process that was stopped for a while finds its clock ahead of reads that are long done. */
-static void give_up_hung(struct tnd_pipeline *pipeline)
-{
-    uint64_t now = pipeline->options.now_ns();
-
-    for (struct tnd_transfer *transfer = pipeline->active; transfer; transfer = transfer->next) {
-        if (!transfer->reading || now - transfer->progress_ns < pipeline->options.read_timeout_ns)
-            continue;
-        if (!transfer->suspected_ns)
-            transfer->suspected_ns = now;
-        else if (now - transfer->suspected_ns >= SUSPECT_NS)
-            give_up(pipeline, transfer, now);
-    }
-}
-
-/* How long a wait may be before a transfer is to be looked at again. */
-static int64_t hung_due(const struct tnd_pipeline *pipeline, int64_t timeout_ns)
-{
-    uint64_t now = pipeline->options.now_ns();
-
-    for (const struct tnd_transfer *transfer = pipeline->active; transfer; transfer = transfer->next) {
-        uint64_t due = transfer->suspected_ns ? transfer->suspected_ns + SUSPECT_NS
-                                              : transfer->progress_ns + pipeline->options.read_timeout_ns;
-        int64_t left = due > now ? (int64_t)(due - now) : 0;
-
-        if (transfer->reading && (timeout_ns < 0 || left < timeout_ns))
-            timeout_ns = left;
-    }
-    return timeout_ns;
-}
-
-/* The element counts of a span that a kernel takes. */
-static size_t span_elements(const struct tnd_span *span)
-{
-    const struct tnd_dtype_info *from = tnd_dtype_info(span->kernel->from);
-
-    return (size_t)span->bytes / from->block_bytes * from->block_elements;
-}
-
-static void place_span(const struct tnd_span *span, const uint8_t *source, struct tnd_chunk_work *work)
-{
-    if (span->kernel) {
-        span->kernel->run(span->destination, source, span_elements(span), &work->range);
-        work->converted_bytes += span->bytes;
-    } else {
-        tnd_copy_stream(span->destination, source, span->bytes);
-    }
-}
-
-static enum tnd_trace_kind kind_of(const struct tnd_chunk *chunk, const struct tnd_chunk_work *work)
-{
-    if (chunk->landing != TND_LAND_POOL)
-        return TND_TRACE_DIGEST;
-    return work->converted_bytes ? TND_TRACE_CONVERT : TND_TRACE_COPY;
-}
-
-/* On a worker: the pieces of one buffer to their places, and into their digests. */
-static void chunk_work(struct tnd_job *job, uint32_t worker)
-{
-    struct tnd_chunk *chunk = (struct tnd_chunk *)((char *)job - offsetof(struct tnd_chunk, job));
-    struct tnd_pipeline *pipeline = chunk->pipeline;
-    struct tnd_transfer *transfer = chunk->transfer;
-    uint32_t piece_first = transfer->plan->windows[chunk->window].piece_first;
-    struct tnd_chunk_work work = {0};
-    uint64_t start = tnd_now_ns(), end;
-
-    for (uint32_t i = 0; i < chunk->read.span_count; i++) {
-        const struct tnd_span *span = &chunk->read.spans[i];
-        const uint8_t *source = chunk->landing == TND_LAND_POOL ? chunk->buffer + span->window_offset : NULL;
-
-        if (source && !tnd_span_is_mapped(&chunk->read, span)) /* beside one that is converted */
-            place_span(span, source, &work);
-        if (transfer->digests) {
-            uint64_t placed = tnd_now_ns();
-
-            tnd_digests_placed(transfer->digests, piece_first + i, span->kernel ? NULL : source);
-            work.digest_ns += tnd_now_ns() - placed;
-        }
-    }
-    end = tnd_now_ns();
-    *(work.converted_bytes ? &work.convert_ns : &work.copy_ns) = end - start - work.digest_ns;
-    chunk->work = work;
-    trace(chunk, kind_of(chunk, &work), worker, start, end);
-
-    pthread_mutex_lock(&pipeline->mutex);
-    chunk->next = NULL;
-    *pipeline->worked_tail = chunk;
-    pipeline->worked_tail = &chunk->next;
-    pthread_mutex_unlock(&pipeline->mutex);
-    tnd_pipeline_kick(pipeline);
-}
-
 static bool dispatch_ready(struct tnd_pipeline *pipeline)
 {
     uint32_t working_max = (uint32_t)tnd_max(1, tnd_workers_count(pipeline->options.workers)) * WORKING_A_WORKER;
@@ -361,7 +214,7 @@ static bool dispatch_ready(struct tnd_pipeline *pipeline)
         tnd_transfer_account(transfer, pipeline->options.now_ns());
         transfer->working++;
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_WORKING);
-        chunk->job.run = chunk_work;
+        chunk->job.run = tnd_chunk_work;
         tnd_workers_submit(pipeline->options.workers, &chunk->job, true);
     }
     if (!pipeline->ready)
@@ -559,10 +412,10 @@ bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns)
 {
     bool moved;
 
-    timeout_ns = hung_due(pipeline, timeout_ns);
+    timeout_ns = tnd_hang_due(pipeline, timeout_ns);
     tnd_waker_prepare(&pipeline->waker);
     moved = reap_reads(pipeline, atomic_load(&pipeline->mail) ? 0 : timeout_ns);
     if (!moved)
-        give_up_hung(pipeline);
+        tnd_hang_give_up(pipeline);
     return moved;
 }

@@ -40,7 +40,7 @@ MUTANTS = [
     ("a cancel loses what is being copied", "pipeline/pipeline.c",
      "if (transfer->reading || transfer->ready || transfer->working || wants_reads(transfer))",
      "if (transfer->reading || transfer->ready || wants_reads(transfer))", SIM),
-    ("the buffer of a hung read is used again", "pipeline/pipeline.c",
+    ("the buffer of a hung read is used again", "pipeline/hang.c",
      "taken_back ? TND_CHUNK_FREE : TND_CHUNK_FAILED", "TND_CHUNK_FREE", SIM),
     ("the pool of a hung read is unmapped", "pipeline/pool.c", "if (pool->counts[TND_CHUNK_FAILED])", "if (false)",
      SIM),
