@@ -29,6 +29,7 @@ struct threads {
     struct tnd_io_read *done, **done_tail;   /* under mutex */
     bool stopping;  /* under mutex */
     bool abandoned; /* under mutex: nobody but the threads themselves looks at this any more, nor they at the waker */
+    uint32_t lost_count; /* the driver's: hanging threads without a replacement */
     uint32_t thread_count;
     pthread_t threads[THREADS_MAX + REPLACEMENTS_MAX];
 };
@@ -142,11 +143,23 @@ static void threads_submit(struct tnd_io_engine *engine, struct tnd_io_read *rea
     pthread_mutex_unlock(&threads->mutex);
 }
 
+/* Not before all reads that were given up are taken out of the queue: a new thread would hang in the next of them. */
+static void replace_lost(struct threads *threads)
+{
+    while (threads->lost_count && threads->thread_count < sizeof(threads->threads) / sizeof(threads->threads[0]) &&
+           tnd_thread_create(&threads->threads[threads->thread_count], thread_main, threads) == 0) {
+        threads->thread_count++;
+        threads->lost_count--;
+    }
+}
+
 static struct tnd_io_read *threads_reap(struct tnd_io_engine *engine)
 {
     struct threads *threads = (struct threads *)engine;
     struct tnd_io_read *done;
 
+    if (threads->lost_count)
+        replace_lost(threads);
     pthread_mutex_lock(&threads->mutex);
     done = threads->done;
     threads->done = NULL;
@@ -185,7 +198,7 @@ static bool take_out(struct threads *threads, const struct tnd_io_read *read)
     return true;
 }
 
-/* A read that was begun has a thread, which may never come back: another one takes its turns. */
+/* A read that was begun has a thread, which may never come back: another one will take its turns. */
 static bool threads_give_up(struct tnd_io_engine *engine, struct tnd_io_read *read)
 {
     struct threads *threads = (struct threads *)engine;
@@ -194,9 +207,7 @@ static bool threads_give_up(struct tnd_io_engine *engine, struct tnd_io_read *re
     pthread_mutex_lock(&threads->mutex);
     taken = take_out(threads, read);
     pthread_mutex_unlock(&threads->mutex);
-    if (!taken && threads->thread_count < sizeof(threads->threads) / sizeof(threads->threads[0]) &&
-        tnd_thread_create(&threads->threads[threads->thread_count], thread_main, threads) == 0)
-        threads->thread_count++;
+    threads->lost_count += !taken;
     return taken;
 }
 

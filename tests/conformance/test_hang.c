@@ -6,6 +6,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +24,13 @@ ssize_t preadv64(int fd, const struct iovec *vector, int count, off64_t offset);
 
 static const struct gguf_file_tensor tensors[] = {{"token_embd.weight", 9000000}, {"blk.0.a", 3000000}};
 
-static ino_t hung_inode; /* 0: none */
+static atomic_ulong hung_inode; /* 0: none */
 
 static void hang(int fd)
 {
     struct stat status;
 
-    while (hung_inode && fstat(fd, &status) == 0 && status.st_ino == hung_inode)
+    while (atomic_load(&hung_inode) && fstat(fd, &status) == 0 && status.st_ino == atomic_load(&hung_inode))
         pause();
 }
 
@@ -85,7 +86,7 @@ START_TEST(other_files_are_loaded_meanwhile)
 
     ck_assert_int_eq(stat(hung_path, &status), 0);
     ck_assert_int_eq(tnd_loader_create(&options, &loader), 0);
-    hung_inode = status.st_ino;
+    atomic_store(&hung_inode, status.st_ino);
     ck_assert_int_eq(load_once(loader, hung, hung_path, &given_up), -EIO);
     ck_assert_uint_gt(given_up, 0);
     ck_assert_int_eq(load_once(loader, healthy, path, &given_up), 0);
@@ -110,7 +111,7 @@ START_TEST(what_is_leaked_counts)
 
     ck_assert_int_eq(stat(path, &status), 0);
     ck_assert_int_eq(tnd_loader_create(&options, &loader), 0);
-    hung_inode = status.st_ino;
+    atomic_store(&hung_inode, status.st_ino);
     ck_assert_int_eq(load_once(loader, model, path, &given_up), -EIO); /* 12 of 32 MiB */
     ck_assert_int_eq(load_once(loader, model, path, &given_up), -EIO); /* 24 */
     ck_assert_int_eq(load_once(loader, model, path, &given_up), -ENOMEM);
