@@ -74,19 +74,28 @@ static int load_once(struct tnd_loader *loader, struct tnd_model *model, const c
     return r;
 }
 
-START_TEST(other_files_are_loaded_meanwhile)
+/* A loader of the threads engine, and from now on reads of that file hang. */
+static struct tnd_loader *make_loader(const char *hung_path, uint64_t memory_bytes_max)
 {
     struct tnd_loader_options options = {.size = sizeof(options), .engine = TND_ENGINE_THREADS, .direct = TND_OFF,
-                                         .read_timeout_ns = 200000000, .chunk_bytes = 64 << 10};
-    char hung_path[256], path[256];
-    struct tnd_model *hung = make_model(hung_path, sizeof(hung_path)), *healthy = make_model(path, sizeof(path));
+                                         .read_timeout_ns = 200000000, .chunk_bytes = 64 << 10,
+                                         .pool_bytes_max = 2 << 20, .memory_bytes_max = memory_bytes_max};
     struct tnd_loader *loader = NULL;
     struct stat status;
-    uint32_t given_up = 0;
 
     ck_assert_int_eq(stat(hung_path, &status), 0);
-    ck_assert_int_eq(tnd_loader_create(&options, &loader), 0);
+    ck_assert_msg(tnd_loader_create(&options, &loader) == 0, "%s", tnd_last_error());
     atomic_store(&hung_inode, status.st_ino);
+    return loader;
+}
+
+START_TEST(other_files_are_loaded_meanwhile)
+{
+    char hung_path[256], path[256];
+    struct tnd_model *hung = make_model(hung_path, sizeof(hung_path)), *healthy = make_model(path, sizeof(path));
+    struct tnd_loader *loader = make_loader(hung_path, 0);
+    uint32_t given_up = 0;
+
     ck_assert_int_eq(load_once(loader, hung, hung_path, &given_up), -EIO);
     ck_assert_uint_gt(given_up, 0);
     ck_assert_int_eq(load_once(loader, healthy, path, &given_up), 0);
@@ -100,18 +109,11 @@ END_TEST
 
 START_TEST(what_is_leaked_counts)
 {
-    struct tnd_loader_options options = {.size = sizeof(options), .engine = TND_ENGINE_THREADS, .direct = TND_OFF,
-                                         .read_timeout_ns = 200000000, .chunk_bytes = 64 << 10,
-                                         .pool_bytes_max = 2 << 20, .memory_bytes_max = 32 << 20};
     char path[256];
     struct tnd_model *model = make_model(path, sizeof(path));
-    struct tnd_loader *loader = NULL;
-    struct stat status;
+    struct tnd_loader *loader = make_loader(path, 32 << 20);
     uint32_t given_up = 0;
 
-    ck_assert_int_eq(stat(path, &status), 0);
-    ck_assert_int_eq(tnd_loader_create(&options, &loader), 0);
-    atomic_store(&hung_inode, status.st_ino);
     ck_assert_int_eq(load_once(loader, model, path, &given_up), -EIO); /* 12 of 32 MiB */
     ck_assert_int_eq(load_once(loader, model, path, &given_up), -EIO); /* 24 */
     ck_assert_int_eq(load_once(loader, model, path, &given_up), -ENOMEM);

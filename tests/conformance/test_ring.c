@@ -10,14 +10,10 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <liburing.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,6 +21,7 @@
 #include "base/clock.h"
 #include "io/io.h"
 #include "support/known_file.h"
+#include "support/refuse.h"
 #include "support/suite.h"
 
 #define READ_BYTES ((uint32_t)64 << 10)
@@ -248,22 +245,6 @@ START_TEST(steps_down_where_it_is_refused)
 }
 END_TEST
 
-/* From here on this thread may not enter a ring. */
-static int forbid_entering(void)
-{
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
-
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return -1;
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
-}
-
 static void *lose_the_ring(void *ret_forbidden)
 {
     struct tnd_io_read read;
@@ -273,7 +254,7 @@ static void *lose_the_ring(void *ret_forbidden)
     ck_assert_int_eq(read.result, 0);
     ck_assert_int_eq(tnd_io_engine_of(io, &read), TND_ENGINE_URING);
     memset(memory, 0, READ_BYTES);
-    *(bool *)ret_forbidden = forbid_entering() == 0;
+    *(bool *)ret_forbidden = refuse(SYS_io_uring_enter, 0, EPERM) == 0;
     if (*(bool *)ret_forbidden) {
         read = READ_WITH(AS_IT_IS);
         ck_assert_int_eq(read.result, 0);

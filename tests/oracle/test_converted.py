@@ -18,6 +18,7 @@ import test_digest as digest  # says what is missing, and skips
 import gguf
 import make_models
 import numpy as np
+from outcome import finish, report
 
 MODES = [
     [],
@@ -128,10 +129,10 @@ def test_model(tundish, path):
             code, ours, sentence = digest.run(tundish, ["digest", path, "--json", "--dtype", word] + mode)
             if ours is None:
                 reason = digest.excuse(path, mode) if code == digest.EXIT_RESOURCE else None
-                digest.report(title, [f"exit {code}: {sentence}"], reason)
+                report(title, [f"exit {code}: {sentence}"], reason)
                 continue
             known = [tensor for tensor in ours["tensors"] if tensor["name"] in answers[target]]
-            digest.report(title, digest.compare(known, answers[target], ["dtype", "shape", "bytes", "sha256"]))
+            report(title, digest.compare(known, answers[target], ["dtype", "shape", "bytes", "sha256"]))
     if skipped:
         print(f"{os.path.basename(path)}: {len(skipped)} tensors of types that the package cannot decode are left out")
 
@@ -150,20 +151,15 @@ def main():
                            glob.glob(os.path.join(folder, "*.safetensors"))):
             test_model(arguments.tundish, path)
 
-    small = glob.glob(os.path.join(stories, "*.gguf")) + glob.glob(os.path.join(stories, "*", "model.safetensors"))
-    for path in sorted(small):
+    for path in digest.stories260k(stories):
         test_model(arguments.tundish, path)
-    if not small:
-        digest.report("stories260K", [], f"not in {stories}")
     real = glob.glob(os.path.join(models, "*.gguf")) + glob.glob(os.path.join(models, "*.safetensors"))
     for path in sorted(real):
         test_model(arguments.tundish, path)
     if not real:
-        digest.report("SmolLM2-135M-Instruct", [], f"not in {models}; ./demo brings it")
+        report("SmolLM2-135M-Instruct", [], f"not in {models}; ./demo brings it")
 
-    results = digest.results
-    print(f"{results['passed']} passed, {results['failed']} failed, {results['skipped']} skipped")
-    return 1 if results["failed"] or not results["passed"] else 0
+    return finish()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ try:
 except ImportError:
     libgguf = None
 
+from outcome import finish, report
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Elements and bytes of a block.
 FORMATS = {
@@ -36,19 +38,6 @@ FORMATS = {
 ISAS = ["c", "avx2", "avx512"]
 BLOCKS = 2000
 EXTREME_HALVES = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7C01, 0xFE00]
-
-results = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-def report(title, problems, skipped=None):
-    if skipped:
-        results["skipped"] += 1
-        print(f"skipped: {title}: {skipped}")
-    elif problems:
-        results["failed"] += 1
-        print(f"FAILED: {title}: {'; '.join(problems[:4])}")
-    else:
-        results["passed"] += 1
 
 
 def q8_1(blocks):
@@ -169,8 +158,7 @@ def main():
     with np.errstate(all="ignore"):
         for name in FORMATS:
             test_format(sys.argv[1], name)
-    print(f"{results['passed']} passed, {results['failed']} failed, {results['skipped']} skipped")
-    return 1 if results["failed"] else 0
+    return finish()
 
 
 if __name__ == "__main__":

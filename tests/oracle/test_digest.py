@@ -32,6 +32,7 @@ except ImportError as problem:
     sys.exit(77)
 
 import make_models
+from outcome import finish, report
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -49,20 +50,6 @@ MODES = [
     ["--order", "file", "--chunk", "64K", "--engine", "threads", "--pool", "256K"],
 ]
 EXIT_RESOURCE = 6
-
-results = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-def report(title, problems, skipped=None):
-    if skipped:
-        results["skipped"] += 1
-        print(f"skipped: {title}: {skipped}")
-    elif problems:
-        results["failed"] += 1
-        more = f" and {len(problems) - 4} more" if problems[4:] else ""
-        print(f"FAILED: {title}: {'; '.join(problems[:4])}{more}")
-    else:
-        results["passed"] += 1
 
 
 def sha256(data):
@@ -262,6 +249,14 @@ def folders(arguments):
             os.path.join(os.path.dirname(ROOT), "shared", "models", "stories260K"))
 
 
+def stories260k(folder):
+    """The models of that set; says so when there are none."""
+    found = glob.glob(os.path.join(folder, "*.gguf")) + glob.glob(os.path.join(folder, "*", "model.safetensors"))
+    if not found:
+        report("stories260K", [], f"not in {folder}")
+    return sorted(found)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("tundish")
@@ -277,11 +272,8 @@ def main():
             # Types that the package lacks; an alignment that the specification allows and the package does not.
             test_model(arguments.tundish, path, os.path.basename(path) not in ("types-rest.gguf", "align24.gguf"))
 
-    small = glob.glob(os.path.join(stories, "*.gguf")) + glob.glob(os.path.join(stories, "*", "model.safetensors"))
-    for path in sorted(small):
+    for path in stories260k(stories):
         test_model(arguments.tundish, path)
-    if not small:
-        report("stories260K", [], f"not in {stories}")
 
     real = os.path.join(models, SMOLLM2)
     if os.path.isfile(real):
@@ -289,8 +281,7 @@ def main():
     else:
         report("SmolLM2-135M-Instruct", [], f"not in {models}; ./demo brings it")
 
-    print(f"{results['passed']} passed, {results['failed']} failed, {results['skipped']} skipped")
-    return 1 if results["failed"] or not results["passed"] else 0
+    return finish()
 
 
 if __name__ == "__main__":
