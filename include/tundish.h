@@ -265,16 +265,18 @@ enum tnd_trace_kind {
     TND_TRACE_CONVERT, /* the same, converting some or all of them */
     TND_TRACE_DIGEST,  /* a worker made digests of a window that had landed in its place */
     TND_TRACE_TOUCH,   /* a worker brought in destination memory */
+    TND_TRACE_FETCH,   /* a layer of a lazy load or a window, from its first read until it was there */
+    TND_TRACE_EVICT,   /* a layer lost its place to another: a moment */
 };
 
 struct tnd_trace_event {
     enum tnd_trace_kind kind;
     enum tnd_engine engine;  /* of a read; else TND_ENGINE_AUTO */
-    uint32_t slot;           /* the chunk, from 0; UINT32_MAX for touching */
-    uint32_t worker;         /* from 0; UINT32_MAX for reads */
+    uint32_t slot;           /* the chunk, from 0; of a layer its place in the window; else UINT32_MAX */
+    uint32_t worker;         /* from 0; UINT32_MAX for reads and layers */
     uint64_t start_ns, end_ns; /* CLOCK_MONOTONIC */
-    uint64_t offset, bytes;  /* in the file, for touching in the destination */
-    const struct tnd_tensor *tensor; /* the first of the window; NULL for touching. Memory: the model's */
+    uint64_t offset, bytes;  /* in the file, for touching in the destination; of a layer its bytes in the file */
+    const struct tnd_tensor *tensor; /* the first of the window or layer; NULL for touching. Memory: the model's */
 };
 
 /* Called on the loader's threads, on several at once, never under a lock; what it takes, the load takes longer. */
@@ -327,6 +329,19 @@ enum tnd_digest {
     TND_DIGEST_XXH3, /* XXH3 of 64 bits, seed 0, of each tensor's bytes as they lie at their destination */
 };
 
+enum tnd_lazy {
+    TND_LAZY_OFF,        /* all of it is read at once, in order */
+    TND_LAZY_BACKGROUND, /* the same, layer by layer: one that is acquired, waited for or prefetched comes first */
+    TND_LAZY_DEMAND,     /* shared-in and the first layer; of the others what is acquired, waited for or prefetched,
+                            and what is ahead of that. tnd_load_wait() asks for all */
+};
+
+/* The tensors of no layer, where a layer's number is asked for. */
+#define TND_LAYER_SHARED_IN (-1)
+#define TND_LAYER_SHARED_OUT (-2)
+
+#define TND_AHEAD_NONE UINT32_MAX
+
 /* Names and what they become. dtype: TND_F32, TND_F16, TND_BF16, or TND_DTYPE_NONE for as it is in the file. */
 struct tnd_dtype_rule {
     const char *pattern; /* fnmatch, no flags */
@@ -355,9 +370,19 @@ struct tnd_load_options {
                                  past the cache (off); auto measures both on the first large load and keeps the faster.
                                  Tensors whose offset does not suit go through the pool either way; what comes out of
                                  the page cache is copied to its place without the pool */
-    enum tnd_digest digest; /* made in passing: tnd_load_tensor_digest(). Not with TND_ENGINE_MMAP: -EINVAL */
+    enum tnd_digest digest; /* made in passing: tnd_load_tensor_digest(). Not with TND_ENGINE_MMAP, nor of a load that
+                               is lazy or has a window: -EINVAL */
     tnd_place_fn place;
     void *place_cookie;
+
+    /* Layers: below. A load that is lazy or has a window goes in TND_ORDER_USE: else -EINVAL. */
+    enum tnd_lazy lazy;
+    uint64_t resident_bytes; /* layers lie in a window of so many bytes, and come and go; the shared tensors lie beside
+                                it and stay. 0, or no less than all layers take: all of them stay. Not with place() */
+    const uint32_t *layer_order; /* [layer_order_count] in which layers are acquired, over and over; NULL: 0, 1, … */
+    uint32_t layer_order_count;
+    uint32_t ahead; /* layers to fetch ahead of the one that was acquired; 0 = 2, and as many as it takes to keep disk
+                       and consumer busy; TND_AHEAD_NONE = none */
 };
 
 /* One call: opens the model, loads it into host memory, returns when it is all there. The load owns model and loader.
@@ -370,12 +395,15 @@ TND_API int tnd_load_file(const char *path, const struct tnd_load_options *optio
 TND_API int tnd_load_start(struct tnd_loader *loader, const struct tnd_model *model,
                            const struct tnd_load_options *options, struct tnd_load **ret_load);
 
-/* Waits for the whole load, one tensor, or a layer (layer -1: all tensors of no layer).
+/* Waits for the whole load, one tensor, or a layer (or TND_LAYER_SHARED_IN, …). Of a lazy load these ask for what they
+ * wait for, also where they do not wait. With a window the layers' tensors are acquired, not waited for, and there is
+ * no whole: -EINVAL.
  * timeout_ns: 0 = do not wait, < 0 = no limit.
- * Returns:  0 arrived, -EAGAIN not yet (timeout 0), -ETIMEDOUT, -EINVAL no such tensor or layer in this load,
- *           else what ended the load: -ECANCELED, -EIO, -EBADMSG file cut or replaced, -ENOMEM, -ENODEV engine or
- *           direct I/O demanded but refused. tnd_load_wait() answers -EAGAIN while reads or copies of a failed load
- *           are still on their way. -EAGAIN and -ETIMEDOUT set no sentence.
+ * Returns:  0 arrived, -EAGAIN not yet (timeout 0), -ETIMEDOUT, -EINVAL no such tensor or layer in this load, of a lazy
+ *           load what failed, which may be asked for again, else what ended the load: -ECANCELED, -EIO, -EBADMSG
+ *           file cut or replaced, -ENOMEM, -ENODEV engine or direct I/O demanded but refused. tnd_load_wait() answers
+ *           -EAGAIN while reads or copies of a failed load are still on their way. -EAGAIN and -ETIMEDOUT set no
+ *           sentence.
  * Threads:  any. On the thread that drives a foreground loader these step it. */
 TND_API int tnd_load_wait(struct tnd_load *load, int64_t timeout_ns);
 TND_API int tnd_load_wait_tensor(struct tnd_load *load, uint32_t tensor_index, int64_t timeout_ns);
@@ -389,8 +417,9 @@ TND_API void tnd_load_cancel(struct tnd_load *load);
 TND_API void tnd_load_destroy(struct tnd_load **load);
 
 /* A tensor's bytes in host memory.
- * Returns:  0, -EAGAIN not there yet, -EINVAL not part of this load, or what ended the load.
- * Memory:   the load's, or what place() gave.
+ * Returns:  0, -EAGAIN not there yet, -EINVAL not part of this load, or of a window and not acquired, or what ended
+ *           the load.
+ * Memory:   the load's, or what place() gave; of a layer in a window until it is released.
  * Threads:  any. */
 TND_API int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data);
 
@@ -409,7 +438,7 @@ TND_API int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, u
                                  size_t bytes);
 
 /* Readable when a layer became ready or the load ended, since it was last read: an eventfd, read 8 bytes to clear.
- * The shared tensors count as one layer. It stays the load's: do not close it. Returns the descriptor, or -ENOMEM.
+ * Shared-in and shared-out count as layers. It stays the load's: do not close it. Returns the descriptor, or -ENOMEM.
  * Threads: any. */
 TND_API int tnd_load_event_fd(struct tnd_load *load);
 
@@ -467,6 +496,49 @@ TND_API const char *tnd_load_error(struct tnd_load *load);
 
 TND_API const struct tnd_model *tnd_load_model(const struct tnd_load *load);
 
+/* ---- Layers ------------------------------------------------------------------------------------------------ */
+
+/* A consumer takes the layers in turn, over and over (a token's pass through the model), and says which it uses. With a
+ * window they come and go: what is ahead of the consumer is fetched while it computes, into the places of the layers
+ * whose next use is farthest, never of one that is acquired or pinned. Without one they only arrive. */
+
+/* Takes a layer, or TND_LAYER_SHARED_IN or _OUT, for use: until its release its tensors stay where they are. As often
+ * as one likes, by several threads. What is not there is asked for, and comes before all else.
+ * timeout_ns: 0 = do not wait, < 0 = no limit. While others hold the whole window, it waits for a release.
+ * Returns:  0, -EAGAIN not yet (timeout 0), -ETIMEDOUT, -EINVAL no such layer in this load, or no room because all of
+ *           the window is pinned; the reading of this layer failed: -EIO, -EBADMSG, …, another try may succeed; else
+ *           what ended the load. -EAGAIN and -ETIMEDOUT set no sentence.
+ * Threads:  any. On the thread that drives a foreground loader it steps it. */
+TND_API int tnd_layer_acquire(struct tnd_load *load, int32_t layer, int64_t timeout_ns);
+
+/* Gives one acquire back. -EINVAL when there was none. Threads: any. */
+TND_API int tnd_layer_release(struct tnd_load *load, int32_t layer);
+
+/* A pinned layer stays once it is there, acquired or not; it is not fetched for that. -EINVAL no such layer.
+ * Threads: any. */
+TND_API int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned);
+
+/* A hint: this layer comes next, before all that nobody waits for. Of a load that is not lazy and has no window it
+ * changes nothing: all is on its way. 0, or -EINVAL no such layer. Threads: any. */
+TND_API int tnd_load_prefetch(struct tnd_load *load, int32_t layer);
+
+struct tnd_layer_stats {
+    uint64_t acquires;   /* of layers, not of the shared tensors; those that failed are not counted */
+    uint64_t hits;       /* it was there */
+    uint64_t late_hits;  /* its fetch ahead was under way, and was waited for */
+    uint64_t sync_loads; /* it was fetched because of the acquire, or is the first one, and was waited for */
+    uint64_t stalled_ns; /* waited for in all; stalls are late hits and synchronous loads */
+    uint64_t fetches;    /* layers brought in, shared tensors too */
+    uint64_t bytes_fetched; /* as they lie in the file */
+    uint64_t bytes_reread;  /* of bytes_fetched: of layers that had been there before */
+    uint64_t resident_bytes; /* the window; 0 without one */
+    uint64_t shared_bytes;   /* beside it */
+    uint32_t resident_layers; /* as many fit the window; all of them without one */
+    uint32_t layers;
+    uint32_t ahead;          /* layers fetched ahead now */
+};
+TND_API void tnd_layer_stats(struct tnd_load *load, struct tnd_layer_stats *ret_stats); /* any thread */
+
 /* ---- Plan -------------------------------------------------------------------------------------------------- */
 
 /* One read: a stretch of a file, aligned to 4096 bytes, and the pieces of tensors inside it. */
@@ -490,6 +562,10 @@ struct tnd_plan_sizes {
     uint64_t converted_bytes; /* of tensor_bytes */
     uint64_t read_bytes;
     uint64_t destination_bytes; /* host memory for the tensors that place() does not take */
+    uint64_t shared_bytes;      /* of loaded_bytes: of no layer */
+    uint64_t layer_bytes_max;   /* the largest layer in memory, with what its alignment adds */
+    uint64_t resident_bytes;    /* of destination_bytes: the window; 0 without one */
+    uint32_t resident_layers;   /* as many fit it; all without one */
     uint64_t pool_bytes;        /* buffers at the start; may grow to the loader's limit */
     uint64_t available_bytes;   /* what the system, the cgroup and memory_bytes_max leave */
     uint32_t window_count, piece_count, tensor_count, layer_count;

@@ -63,8 +63,8 @@ static void place_mapped(struct tnd_load *load, const bool *mapped)
         uint32_t index = load->plan.tensors[i];
         const struct tnd_tensor *tensor = &load->model->tensors[index];
 
-        if (mapped[index] && !load->tensors[index])
-            load->tensors[index] = load->transfer.files[tensor->file].map + tensor->offset;
+        if (mapped[index] && !load->transfer.places[index])
+            load->transfer.places[index] = load->transfer.files[tensor->file].map + tensor->offset;
         copied += !mapped[index] && !tnd_plan_kernel(&load->plan, index);
     }
     if (copied && load->loader->options.engine == TND_ENGINE_MMAP)
@@ -90,7 +90,7 @@ static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *
         if ((uintptr_t)place % alignment)
             return tnd_fail(err, -EINVAL, "place() gave %p for tensor %s, which is not aligned to %u bytes",
                             (void *)place, tensor->name, alignment);
-        load->tensors[index] = place;
+        load->transfer.places[index] = place;
     }
     return 0;
 }
@@ -145,28 +145,28 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
     bool *taken = tnd_load_mapped_tensors(plan, load->loader->options.engine);
     int r;
 
-    load->tensors = tnd_arena_alloc(&plan->arena, load->model->tensor_count, sizeof(*load->tensors));
-    if (!taken || !load->tensors)
+    load->transfer.places = tnd_arena_alloc(&plan->arena, load->model->tensor_count, sizeof(*load->transfer.places));
+    if (!taken || !load->transfer.places)
         return tnd_fail(err, -ENOMEM, "no memory to place %u tensors", plan->tensor_count);
     r = ask_for_places(load, options, err);
     if (r < 0)
         return r;
     place_mapped(load, taken);
     for (uint32_t i = 0; i < load->model->tensor_count; i++)
-        taken[i] = load->tensors[i] != NULL;
-    r = tnd_layout_init(&load->layout, plan, taken, options->in_place, err);
+        taken[i] = load->transfer.places[i] != NULL;
+    r = tnd_layout_init(&load->layout, plan, taken, options->in_place, options->resident_bytes, err);
     if (r < 0)
         return r;
     plan->sizes.destination_bytes = load->layout.bytes;
     r = enter_budget(load, err);
     if (r >= 0)
-        r = tnd_device_host.block_alloc(&load->block, load->layout.bytes, err);
+        r = tnd_device_host.ops->block_alloc(&tnd_device_host, &load->block, load->layout.bytes, err);
     if (r < 0)
         return r;
     tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
     for (uint32_t i = 0; i < plan->tensor_count; i++)
         if (!taken[plan->tensors[i]])
-            load->tensors[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];
+            load->transfer.places[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];
     return 0;
 }
 
@@ -203,7 +203,7 @@ static int make_spans(struct tnd_load *load, struct tnd_err *err)
         const struct tnd_kernel *kernel = tnd_plan_kernel(plan, piece->tensor);
 
         transfer->spans[i] = (struct tnd_span){
-            .destination = load->tensors[piece->tensor] + tnd_plan_bytes_out(kernel, piece->tensor_offset),
+            .destination = load->transfer.places[piece->tensor] + tnd_plan_bytes_out(kernel, piece->tensor_offset),
             .window_offset = piece->window_offset,
             .bytes = piece->bytes,
             .kernel = kernel,
@@ -214,11 +214,32 @@ static int make_spans(struct tnd_load *load, struct tnd_err *err)
     return 0;
 }
 
+/* What a load that goes by layer has more. */
+static int make_fetches(struct tnd_load *load, struct tnd_err *err)
+{
+    struct tnd_transfer *transfer = &load->transfer;
+    struct tnd_residency *residency = &transfer->readiness.residency;
+    struct tnd_plan *plan = &load->plan;
+
+    if (!plan->by_layer)
+        return tnd_residency_set_slots(residency, plan, 0, err);
+    transfer->fetches = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*transfer->fetches));
+    if (!transfer->fetches)
+        return tnd_fail(err, -ENOMEM, "no memory to fetch %u layers", plan->stage_count);
+    transfer->slot_bytes = load->layout.slot_bytes;
+    transfer->slots = load->block.data + load->layout.bytes - load->layout.slot_bytes * load->layout.slot_count;
+    if (load->layout.slot_count == 1)
+        tnd_reasons_add(&transfer->reasons, "the window has room for one layer: none is fetched ahead");
+    return tnd_residency_set_slots(residency, plan, load->layout.slot_count, err);
+}
+
 int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
     int r = make_files(load, err);
 
     if (r >= 0)
         r = take_places(load, options, err);
-    return r < 0 ? r : make_spans(load, err);
+    if (r >= 0)
+        r = make_spans(load, err);
+    return r < 0 ? r : make_fetches(load, err);
 }

@@ -21,6 +21,8 @@ static int prepare_digests(struct tnd_load *load, struct tnd_err *err)
 
     if (load->loader->options.engine == TND_ENGINE_MMAP) /* a mapping that is touched after a cut is a signal */
         return tnd_fail(err, -EINVAL, "the mmap engine hands out the file itself, and makes no digests of it");
+    if (load->plan.by_layer) /* what is read twice would be in them twice */
+        return tnd_fail(err, -EINVAL, "a load that is lazy or has a window makes no digests");
     r = tnd_digests_init(&load->digests, &load->plan, transfer->spans, err);
     if (r >= 0)
         transfer->digests = &load->digests;
@@ -31,13 +33,14 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
 {
     struct tnd_plan_options planned = tnd_plan_options_of(&load->loader->options, options);
     struct tnd_transfer *transfer = &load->transfer;
+    uint64_t (*now_ns)(void) = load->loader->pipeline.options.now_ns;
     int r = tnd_plan_init(&load->plan, load->model, &planned, err);
 
     if (r < 0)
         return r;
     load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, &load->plan.sizes);
     /* Before the load is on the loader's list, where others look at how far it is. */
-    r = tnd_readiness_init(&transfer->readiness, &load->plan, tnd_now_ns, err);
+    r = tnd_readiness_init(&transfer->readiness, &load->plan, options, now_ns, err);
     if (r >= 0)
         r = tnd_load_take_destination(load, options, err);
     if (r >= 0 && options->digest == TND_DIGEST_XXH3)
@@ -77,7 +80,7 @@ static void load_free(struct tnd_load *load)
         return;
     }
     tnd_digests_finish(&load->digests);
-    tnd_device_host.block_free(&load->block);
+    tnd_device_host.ops->block_free(&tnd_device_host, &load->block);
     for (uint32_t i = 0; i < load->transfer.file_count; i++)
         tnd_file_unmap(&load->transfer.files[i]);
     tnd_plan_finish(&load->plan);
@@ -91,7 +94,7 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
 {
     struct tnd_load_options options;
     struct tnd_load *load;
-    uint64_t start_ns = tnd_now_ns();
+    uint64_t start_ns = loader->pipeline.options.now_ns();
     int r = tnd_load_options_init(&options, given, err);
 
     if (r < 0)
@@ -110,7 +113,7 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
         load_free(load);
         return r;
     }
-    load->plan_ns = tnd_now_ns() - start_ns;
+    load->plan_ns = loader->pipeline.options.now_ns() - start_ns;
     load->transfer.readiness.start_ns = start_ns;
     tnd_pipeline_add(&loader->pipeline, &load->transfer);
     *ret_load = load;
@@ -150,69 +153,7 @@ int tnd_load_file(const char *path, const struct tnd_load_options *options, stru
     return 0;
 }
 
-/* ---- Wait -------------------------------------------------------------------------------------------------- */
-
-/* The same wait for a thread that has to step the loader meanwhile. */
-static int step_until(struct tnd_load *load, const atomic_uint *left, int64_t timeout_ns)
-{
-    uint64_t until = tnd_now_ns() + (uint64_t)timeout_ns;
-    int r;
-
-    while ((r = tnd_readiness_look(&load->transfer.readiness, left)) == -EAGAIN) {
-        int64_t rest = timeout_ns < 0 ? -1 : (int64_t)(until - tnd_now_ns());
-        int stepped;
-
-        if (timeout_ns >= 0 && rest <= 0)
-            return -ETIMEDOUT;
-        stepped = tnd_loader_step(load->loader, rest);
-        if (stepped < 0)
-            return stepped;
-    }
-    return r;
-}
-
-static int fail_argument(const char *sentence)
-{
-    struct tnd_err err;
-
-    tnd_fail(&err, -EINVAL, "%s", sentence);
-    return tnd_err_publish(&err);
-}
-
-static int wait_for(struct tnd_load *load, const atomic_uint *left, int64_t timeout_ns)
-{
-    struct tnd_readiness *readiness = &load->transfer.readiness;
-    int r;
-
-    if (left && atomic_load(left) == TND_NOT_LOADED)
-        return fail_argument("that tensor or layer is not part of this load");
-    r = tnd_readiness_look(readiness, left);
-    if (r == -EAGAIN && timeout_ns)
-        r = tnd_loader_steps_here(load->loader) ? step_until(load, left, timeout_ns)
-                                                : tnd_readiness_wait(readiness, left, timeout_ns);
-    if (r < 0 && atomic_load(&readiness->ended) && r == readiness->end.result)
-        tnd_err_publish(&readiness->end);
-    return r;
-}
-
-int tnd_load_wait(struct tnd_load *load, int64_t timeout_ns)
-{
-    return wait_for(load, NULL, timeout_ns);
-}
-
-int tnd_load_wait_tensor(struct tnd_load *load, uint32_t tensor_index, int64_t timeout_ns)
-{
-    if (tensor_index >= load->model->tensor_count)
-        return fail_argument("there is no such tensor in the model");
-    return wait_for(load, &load->transfer.readiness.tensor_left[tensor_index], timeout_ns);
-}
-
-int tnd_load_wait_layer(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
-{
-    if (layer < -1 || layer >= (int64_t)load->model->layer_count)
-        return fail_argument("there is no such layer in the model");
-    return wait_for(load, &load->transfer.readiness.layer_left[layer + 1], timeout_ns);
-}
+/* ---- End --------------------------------------------------------------------------------------------------- */
 
 void tnd_load_cancel(struct tnd_load *load)
 {
@@ -227,7 +168,7 @@ void tnd_load_destroy(struct tnd_load **load)
     if (!dead)
         return;
     tnd_load_cancel(dead);
-    tnd_load_wait(dead, -1);
+    tnd_load_await(dead, &(struct tnd_awaited){.stage = TND_STAGE_NONE}, -1);
     tnd_transfer_touch_join(&dead->transfer);
     tnd_readiness_finish(&dead->transfer.readiness);
     leave(dead);
@@ -237,12 +178,37 @@ void tnd_load_destroy(struct tnd_load **load)
 
 /* ---- Look -------------------------------------------------------------------------------------------------- */
 
+/* A layer in a window is there for whoever has acquired it, and for nobody else. */
+static int check_acquired(struct tnd_load *load, uint32_t tensor_index)
+{
+    struct tnd_readiness *readiness = &load->transfer.readiness;
+    uint32_t stage = tnd_plan_stage(&load->plan, tensor_index);
+    uint32_t acquired;
+
+    if (!load->layout.slot_count || load->model->tensors[tensor_index].layer < 0)
+        return 0;
+    pthread_mutex_lock(&readiness->mutex);
+    acquired = readiness->residency.stages[stage].acquired;
+    pthread_mutex_unlock(&readiness->mutex);
+    return acquired ? 0 : tnd_load_fail_argument("the tensor is of a layer in a window, and that is not acquired");
+}
+
 int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data)
 {
-    int r = tnd_load_wait_tensor(load, tensor_index, 0);
+    int r;
 
+    if (tensor_index >= load->model->tensor_count)
+        return tnd_load_fail_argument("there is no such tensor in the model");
+    if (atomic_load(&load->transfer.readiness.tensor_left[tensor_index]) == TND_NOT_LOADED)
+        return tnd_load_fail_argument("that tensor or layer is not part of this load");
+    r = check_acquired(load, tensor_index);
     if (r >= 0)
-        *ret_data = load->tensors[tensor_index];
+        r = tnd_load_await(load, &(struct tnd_awaited){
+            .stage = tnd_plan_stage(&load->plan, tensor_index),
+            .left = &load->transfer.readiness.tensor_left[tensor_index],
+        }, 0);
+    if (r >= 0)
+        *ret_data = load->transfer.places[tensor_index];
     return r;
 }
 
@@ -257,7 +223,7 @@ int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t 
         return r;
     tensor_bytes = tnd_plan_bytes(&load->plan, tensor_index);
     if (offset_bytes > tensor_bytes || bytes > tensor_bytes - offset_bytes)
-        return fail_argument("the bytes asked for are not all in the tensor");
+        return tnd_load_fail_argument("the bytes asked for are not all in the tensor");
     memcpy(buffer, (const uint8_t *)data + offset_bytes, bytes);
     return 0;
 }
@@ -267,7 +233,7 @@ int tnd_load_tensor_digest(struct tnd_load *load, uint32_t tensor_index, uint64_
     int r;
 
     if (!load->transfer.digests)
-        return fail_argument("this load makes no digests");
+        return tnd_load_fail_argument("this load makes no digests");
     r = tnd_load_wait_tensor(load, tensor_index, 0);
     if (r >= 0)
         r = tnd_load_wait(load, 0);
@@ -280,7 +246,7 @@ int tnd_load_tensor_digest(struct tnd_load *load, uint32_t tensor_index, uint64_
 int tnd_load_tensor_type(struct tnd_load *load, uint32_t tensor_index, enum tnd_dtype *ret_dtype, uint64_t *ret_bytes)
 {
     if (tnd_plan_tensor_type(&load->plan, tensor_index, ret_dtype, ret_bytes) < 0)
-        return fail_argument("there is no such tensor in the model");
+        return tnd_load_fail_argument("there is no such tensor in the model");
     return 0;
 }
 
@@ -299,7 +265,7 @@ void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress)
         .bytes = load->plan.sizes.tensor_bytes,
         .tensors_ready = atomic_load(&readiness->tensors_ready),
         .tensors = load->plan.tensor_count,
-        .elapsed_ns = (ended ? readiness->end_ns : tnd_now_ns()) - readiness->start_ns,
+        .elapsed_ns = (ended ? readiness->end_ns : readiness->now_ns()) - readiness->start_ns,
         .ended = ended,
     };
 }
@@ -412,7 +378,7 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
     if (r < 0)
         return r;
     mapped = tnd_load_mapped_tensors(plan, loader_options.engine);
-    r = mapped ? tnd_layout_init(&layout, plan, mapped, load_options.in_place, err)
+    r = mapped ? tnd_layout_init(&layout, plan, mapped, load_options.in_place, load_options.resident_bytes, err)
                : tnd_fail(err, -ENOMEM, "no memory to lay out %u tensors", plan->tensor_count);
     if (r < 0) {
         tnd_plan_finish(plan);

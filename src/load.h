@@ -15,7 +15,6 @@ struct tnd_load {
     struct tnd_plan plan; /* its arena holds all the arrays below */
     struct tnd_layout layout;
     struct tnd_device_block block;
-    uint8_t **tensors; /* [model tensor_count] where each tensor of the plan lies */
     struct tnd_transfer transfer;
     struct tnd_digests digests;
     uint64_t plan_ns;
@@ -33,5 +32,19 @@ int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_optio
 /* destination.c: which tensors of a plan an engine leaves where they are mapped, [model tensor_count] in the plan's
  * arena; NULL without memory. */
 bool *tnd_load_mapped_tensors(struct tnd_plan *plan, enum tnd_engine engine);
+
+/* What somebody waits for. */
+struct tnd_awaited {
+    uint32_t stage; /* that it is part of; TND_STAGE_NONE: all */
+    const atomic_uint *left; /* the counter; NULL: the end of the load */
+    bool acquire;   /* instead: the stage, for use */
+};
+
+/* wait.c: 0, -EAGAIN, -ETIMEDOUT, or a failure, told to tnd_last_error(). A load by layer is asked for it. */
+int tnd_load_await(struct tnd_load *load, const struct tnd_awaited *awaited, int64_t timeout_ns);
+/* wait.c: the stage of a layer of this load; -EINVAL, told. */
+int tnd_load_stage_of(const struct tnd_load *load, int32_t layer, uint32_t *ret_stage);
+/* wait.c: tells the caller's mistake; -EINVAL. */
+int tnd_load_fail_argument(const char *sentence);
 
 #endif

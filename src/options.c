@@ -95,6 +95,14 @@ int tnd_load_options_init(struct tnd_load_options *options, const struct tnd_loa
         return r;
     if (options->order > TND_ORDER_FILE || options->in_place > TND_OFF || options->digest > TND_DIGEST_XXH3)
         return tnd_fail(err, -EINVAL, "order, in_place or digest is no value of its type");
+    if (options->lazy > TND_LAZY_DEMAND)
+        return tnd_fail(err, -EINVAL, "lazy is no value of its type");
+    if ((options->lazy || options->resident_bytes) && options->order == TND_ORDER_FILE)
+        return tnd_fail(err, -EINVAL, "a load that is lazy or has a window goes in the order of use");
+    if (options->place && options->resident_bytes)
+        return tnd_fail(err, -EINVAL, "layers in a window have no place of the caller's: place and resident_bytes");
+    if (options->layer_order_count && !options->layer_order)
+        return tnd_fail(err, -EINVAL, "layer_order_count is %u without a layer_order", options->layer_order_count);
     r = check_target(options->dtype, err);
     for (uint32_t i = 0; i < options->rule_count && r >= 0; i++)
         r = options->rules && options->rules[i].pattern ? check_target(options->rules[i].dtype, err)
@@ -113,6 +121,7 @@ struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loa
         .dtype = load->dtype,
         .rules = load->rules,
         .rule_count = load->rule_count,
+        .by_layer = load->lazy || load->resident_bytes,
         .chunk_bytes = loader->chunk_bytes,
         .alignment = TND_PLAN_ALIGNMENT,
     };

@@ -232,6 +232,12 @@ static bool converts(const struct tnd_transfer *transfer, const struct tnd_windo
     return false;
 }
 
+/* What the trial takes a load for: one that waits for its consumer would have it measure the consumer. */
+static uint64_t trial_bytes(const struct tnd_transfer *transfer)
+{
+    return transfer->fetches ? 0 : transfer->plan->sizes.tensor_bytes;
+}
+
 static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const struct tnd_transfer *transfer,
                                        uint32_t window_index)
 {
@@ -245,7 +251,7 @@ static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const stru
         return TND_LAND_SPANS;
     if (!transfer->homes[window_index] || transfer->in_place == TND_OFF)
         return TND_LAND_POOL;
-    if (transfer->in_place == TND_ON || tnd_trial_places(&pipeline->trial, transfer->plan->sizes.tensor_bytes))
+    if (transfer->in_place == TND_ON || tnd_trial_places(&pipeline->trial, trial_bytes(transfer)))
         return TND_LAND_PLACE;
     return TND_LAND_POOL;
 }
@@ -254,13 +260,12 @@ static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const stru
 static bool is_tried(const struct tnd_transfer *transfer, uint32_t window_index, enum tnd_landing landing)
 {
     return (landing == TND_LAND_POOL || landing == TND_LAND_PLACE) && transfer->in_place == TND_AUTO &&
-           transfer->homes[window_index];
+           transfer->homes[window_index] && trial_bytes(transfer);
 }
 
-/* Starts the read of a transfer's next window; false when there is no chunk for it. */
-static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer)
+/* Starts the read of a transfer's window; false when there is no chunk for it. */
+static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer, uint32_t index)
 {
-    uint32_t index = transfer->window_next;
     const struct tnd_window *window = &transfer->plan->windows[index];
     const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
     const struct tnd_piece *last = &pieces[window->piece_count - 1];
@@ -273,7 +278,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     landing = choose_landing(pipeline, transfer, index);
     chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);
     if (!chunk && pipeline->pool.counts[TND_CHUNK_FAILED] == pipeline->pool.chunk_count) {
-        tnd_transfer_starve(transfer);
+        tnd_transfer_starve(transfer, index);
         return true;
     }
     if (!chunk)
@@ -281,7 +286,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     tnd_transfer_account(transfer, pipeline->options.now_ns());
     chunk->tried = is_tried(transfer, index, landing);
     if (chunk->tried)
-        tnd_trial_issued(&pipeline->trial, transfer->plan->sizes.tensor_bytes, landing == TND_LAND_PLACE,
+        tnd_trial_issued(&pipeline->trial, trial_bytes(transfer), landing == TND_LAND_PLACE,
                          window->bytes);
     tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_READING);
     chunk->pipeline = pipeline;
@@ -306,19 +311,16 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     } else if (landing == TND_LAND_MAP) {
         chunk->read.buffer = file->map + window->offset;
     }
-    transfer->window_next++;
+    tnd_transfer_issued(transfer, index);
     if (!transfer->reading)
         transfer->progress_ns = transfer->accounted_ns;
+    if (!pipeline->reading)
+        tnd_depth_interrupted(&pipeline->depth);
     transfer->reading++;
     transfer->stats.depth_max = (uint32_t)tnd_max(transfer->stats.depth_max, transfer->reading);
     pipeline->reading++;
     tnd_io_submit(pipeline->io, &chunk->read);
     return true;
-}
-
-static bool wants_reads(const struct tnd_transfer *transfer)
-{
-    return transfer->window_next < transfer->plan->window_count && !tnd_transfer_stopped(transfer);
 }
 
 /* Keeps depth reads in flight, a window of each transfer in turn. */
@@ -329,13 +331,14 @@ static bool issue_reads(struct tnd_pipeline *pipeline)
 
     while (pipeline->active && pipeline->reading < pipeline->depth.depth && idle < pipeline->active_count) {
         struct tnd_transfer *transfer;
+        uint32_t window;
 
         if (!*pipeline->turn)
             pipeline->turn = &pipeline->active;
         transfer = *pipeline->turn;
-        if (!wants_reads(transfer)) {
+        if (!tnd_transfer_next(transfer, &window)) {
             idle++;
-        } else if (issue_one(pipeline, transfer)) {
+        } else if (issue_one(pipeline, transfer, window)) {
             idle = 0;
             moved = true;
         } else {
@@ -380,7 +383,7 @@ static bool end_finished(struct tnd_pipeline *pipeline)
     while (*at) {
         struct tnd_transfer *transfer = *at;
 
-        if (transfer->reading || transfer->ready || transfer->working || wants_reads(transfer)) {
+        if (transfer->reading || transfer->ready || transfer->working || tnd_transfer_goes_on(transfer)) {
             at = &transfer->next;
             continue;
         }

@@ -24,7 +24,7 @@ bool tnd_transfer_stopped(const struct tnd_transfer *transfer)
     return transfer->first_error.result || atomic_load(&transfer->canceled);
 }
 
-static void keep_error(struct tnd_transfer *transfer, const struct tnd_err *err)
+void tnd_transfer_keep_error(struct tnd_transfer *transfer, const struct tnd_err *err)
 {
     if (!transfer->first_error.result)
         transfer->first_error = *err;
@@ -55,7 +55,10 @@ void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index
     else
         tnd_fail(&err, read->result, "%s: read of tensor %s at offset %llu failed: %s", read->file->path, tensor,
                  (unsigned long long)read->error_offset, strerror(-read->result));
-    keep_error(transfer, &err);
+    if (transfer->fetches)
+        tnd_fetch_failed(transfer, window_index, &err);
+    else
+        tnd_transfer_keep_error(transfer, &err);
 }
 
 void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read,
@@ -68,18 +71,50 @@ void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, 
     tnd_fail(&err, -EIO, "%s: read of tensor %s at offset %llu has not come back for %.1f s and is given up",
              read->file->path, tensor_at(transfer, window, read->offset), (unsigned long long)read->offset,
              (double)waited_ns / TND_NS_PER_S);
-    keep_error(transfer, &err);
+    tnd_transfer_keep_error(transfer, &err);
 }
 
-void tnd_transfer_starve(struct tnd_transfer *transfer)
+void tnd_transfer_starve(struct tnd_transfer *transfer, uint32_t window_index)
 {
-    const struct tnd_window *window = &transfer->plan->windows[transfer->window_next];
+    const struct tnd_window *window = &transfer->plan->windows[window_index];
     struct tnd_err err = {0};
 
     tnd_fail(&err, -EIO, "%s: tensor %s at offset %llu: all buffers are held by reads that never came back",
              transfer->files[window->file].path, tensor_at(transfer, window, window->offset),
              (unsigned long long)window->offset);
-    keep_error(transfer, &err);
+    tnd_transfer_keep_error(transfer, &err);
+}
+
+bool tnd_transfer_next(struct tnd_transfer *transfer, uint32_t *ret_window)
+{
+    if (tnd_transfer_stopped(transfer))
+        return false;
+    if (transfer->fetches)
+        return tnd_fetch_next(transfer, ret_window);
+    *ret_window = transfer->window_next;
+    return transfer->window_next < transfer->plan->window_count;
+}
+
+void tnd_transfer_issued(struct tnd_transfer *transfer, uint32_t window)
+{
+    if (transfer->fetches)
+        tnd_fetch_issued(transfer, window);
+    else
+        transfer->window_next++;
+}
+
+bool tnd_transfer_goes_on(struct tnd_transfer *transfer)
+{
+    bool wants;
+
+    if (tnd_transfer_stopped(transfer))
+        return false;
+    if (!transfer->fetches)
+        return transfer->window_next < transfer->plan->window_count;
+    pthread_mutex_lock(&transfer->readiness.mutex);
+    wants = tnd_residency_wants(&transfer->readiness.residency);
+    pthread_mutex_unlock(&transfer->readiness.mutex);
+    return wants;
 }
 
 bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file, struct tnd_io *io,
@@ -89,7 +124,7 @@ bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file
 
     if (tnd_io_attach(io, file, &err) < 0) {
         tnd_io_detach(io, file);
-        keep_error(transfer, &err);
+        tnd_transfer_keep_error(transfer, &err);
         return false;
     }
     if (!transfer->attached) /* from now on the destination is needed */
@@ -112,7 +147,7 @@ static void detach(struct tnd_transfer *transfer, struct tnd_io *io)
         if (!transfer->stats.reads_given_up) /* closing a file of a server that hangs may hang too */
             tnd_io_detach(io, file);
         if (!transfer->first_error.result && file->source && tnd_file_check_identity(file->source, &err) < 0)
-            keep_error(transfer, &err);
+            tnd_transfer_keep_error(transfer, &err);
     }
 }
 
@@ -124,7 +159,7 @@ void tnd_transfer_end(struct tnd_transfer *transfer, struct tnd_io *io)
     if (atomic_load(&transfer->canceled) && bytes < transfer->plan->sizes.tensor_bytes) {
         tnd_fail(&err, -ECANCELED, "canceled after %llu of %llu bytes", (unsigned long long)bytes,
                  (unsigned long long)transfer->plan->sizes.tensor_bytes);
-        keep_error(transfer, &err);
+        tnd_transfer_keep_error(transfer, &err);
     }
     if (transfer->in_place == TND_ON && transfer->stats.pool_bytes_read)
         tnd_reasons_add(&transfer->reasons, "%llu bytes went through the pool: their place does not suit their offset",
@@ -148,7 +183,7 @@ void tnd_transfer_read_done(struct tnd_transfer *transfer, struct tnd_io *io, co
     stats->direct_bytes_read += read->was_direct ? bytes : 0;
     stats->pool_bytes_read += through_pool ? bytes : 0;
     stats->engine_bytes[tnd_io_engine_of(io, read)] += bytes;
-    if (--transfer->windows_left[read->file - transfer->files] == 0)
+    if (!transfer->fetches && --transfer->windows_left[read->file - transfer->files] == 0)
         tnd_io_detach(io, read->file); /* a model of hundreds of files would else hold as many descriptors more */
 }
 
@@ -170,6 +205,10 @@ void tnd_transfer_arrived(struct tnd_transfer *transfer, uint32_t window_index)
     const struct tnd_window *window = &transfer->plan->windows[window_index];
     const struct tnd_piece *pieces = &transfer->plan->pieces[window->piece_first];
 
+    if (transfer->fetches) {
+        tnd_fetch_arrived(transfer, window_index);
+        return;
+    }
     for (uint32_t i = 0; i < window->piece_count; i++)
         tnd_readiness_piece(&transfer->readiness, pieces[i].tensor, pieces[i].bytes);
 }

@@ -8,6 +8,7 @@
 #include "io/io.h"
 #include "pipeline/chunk.h"
 #include "pipeline/digest.h"
+#include "pipeline/fetch.h"
 #include "pipeline/readiness.h"
 #include "pipeline/workers.h"
 #include "plan/plan.h"
@@ -35,9 +36,15 @@ struct tnd_transfer {
     struct tnd_plan *plan;
     struct tnd_io_file *files; /* [model file_count] */
     uint32_t file_count;
-    uint32_t *windows_left; /* [file_count] whose reads have not finished */
+    uint32_t *windows_left; /* [file_count] whose reads have not finished; not counted layer by layer, where they may
+                               be read again */
     struct tnd_span *spans; /* [plan piece_count] */
     uint8_t **homes;        /* [plan window_count] where a window can land in place, NULL where it cannot */
+    uint8_t **places;       /* [model tensor_count] where each tensor of the plan lies; of a layer in a window, where it
+                               lay last */
+    struct tnd_fetch *fetches; /* [plan stage_count] of a plan by layer, which goes stage by stage; else NULL */
+    uint8_t *slots;            /* the window: [slot_bytes] for each layer in it */
+    uint64_t slot_bytes;       /* 0: no window */
     enum tnd_switch in_place;
     uint8_t *fresh; /* destination memory that has no pages yet, NULL when it has, in the order of the plan */
     uint64_t fresh_bytes;
@@ -49,7 +56,7 @@ struct tnd_transfer {
 
     /* The driver's. */
     bool attached; /* at least one file */
-    uint32_t window_next;
+    uint32_t window_next; /* of a plan that is not by layer */
     uint32_t reading, ready, working; /* chunks */
     struct tnd_err first_error;
     uint64_t accounted_ns;
@@ -70,6 +77,14 @@ struct tnd_transfer {
 void tnd_transfer_account(struct tnd_transfer *transfer, uint64_t now_ns);
 /* Failed or canceled: nothing new is to be begun for it. */
 bool tnd_transfer_stopped(const struct tnd_transfer *transfer);
+/* The transfer fails, unless it has already. */
+void tnd_transfer_keep_error(struct tnd_transfer *transfer, const struct tnd_err *err);
+/* The next window to read; false when there is none now. */
+bool tnd_transfer_next(struct tnd_transfer *transfer, uint32_t *ret_window);
+/* Its read was submitted. */
+void tnd_transfer_issued(struct tnd_transfer *transfer, uint32_t window);
+/* Whether there are windows to come, now or when somebody asks for them. */
+bool tnd_transfer_goes_on(struct tnd_transfer *transfer);
 /* Opens the way to a file when its first window is due: a model of hundreds of shards would else wait for all of them.
  * The first one starts the touching jobs. False, with the error kept, when there is no way. */
 bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file, struct tnd_io *io,
@@ -77,13 +92,13 @@ bool tnd_transfer_attach(struct tnd_transfer *transfer, struct tnd_io_file *file
 /* A read has finished, well or not: counts it, and lets go of its file after the last one. */
 void tnd_transfer_read_done(struct tnd_transfer *transfer, struct tnd_io *io, const struct tnd_io_read *read,
                             bool through_pool);
-/* Keeps a failed read's error, unless there was one before. */
+/* Keeps a failed read's error, unless there was one before: the transfer's, or its stage's. */
 void tnd_transfer_fail_read(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read);
 /* Keeps the error of a read that does not come back, and counts it unless it was taken back before it began. */
 void tnd_transfer_give_up(struct tnd_transfer *transfer, uint32_t window_index, const struct tnd_io_read *read,
                           uint64_t waited_ns, bool taken_back);
 /* Keeps the error of a transfer that gets no buffer, because reads that were given up hold them all. */
-void tnd_transfer_starve(struct tnd_transfer *transfer);
+void tnd_transfer_starve(struct tnd_transfer *transfer, uint32_t window_index);
 /* A worker is done with a chunk. */
 void tnd_transfer_worked(struct tnd_transfer *transfer, const struct tnd_chunk_work *work);
 /* The pieces of a window lie in their places. */

@@ -23,7 +23,8 @@ struct tnd_trial {
     double pool_rate, place_rate; /* bytes a ns, once decided */
 };
 
-/* Whether a read for which both would do goes in place now. load_bytes: of its load. */
+/* Whether a read for which both would do goes in place now. load_bytes: of its load; 0: it only follows what others
+ * found. */
 bool tnd_trial_places(const struct tnd_trial *trial, uint64_t load_bytes);
 /* Such a read was issued. */
 void tnd_trial_issued(struct tnd_trial *trial, uint64_t load_bytes, bool in_place, uint32_t read_bytes);

@@ -8,14 +8,13 @@
 
 #include "base/bytes.h"
 #include "model/dtype.h"
-#include "model/layers.h"
 #include "model/model.h"
 
 #define BYTES_MAX ((uint64_t)1 << 56) /* of a load; times what a block of any type grows by it still fits 64 bits */
 
 /* What a tensor is sorted by. */
 struct order_key {
-    uint32_t stage; /* 0 shared-in, 1 + layer, UINT32_MAX shared-out; 0 for all in file order */
+    uint32_t stage; /* 0 for all in file order */
     uint32_t file;
     uint64_t offset;
     uint32_t tensor;
@@ -48,11 +47,18 @@ static bool selected(const struct tnd_tensor *tensor, const struct tnd_plan_opti
     return !options->only || !fnmatch(options->only, tensor->name, 0);
 }
 
-static uint32_t stage_of(const struct tnd_tensor *tensor)
+uint32_t tnd_plan_stage_of_layer(const struct tnd_plan *plan, int32_t layer)
 {
+    return layer == TND_LAYER_SHARED_OUT ? plan->stage_count - 1 : (uint32_t)(layer + 1);
+}
+
+uint32_t tnd_plan_stage(const struct tnd_plan *plan, uint32_t tensor_index)
+{
+    const struct tnd_tensor *tensor = &plan->model->tensors[tensor_index];
+
     if (tensor->role == TND_IN_LAYER)
         return 1 + (uint32_t)tensor->layer;
-    return tensor->role == TND_SHARED_OUT ? UINT32_MAX : 0;
+    return tensor->role == TND_SHARED_OUT ? plan->stage_count - 1 : 0;
 }
 
 static int select_tensors(struct tnd_plan *plan, const struct tnd_plan_options *options, struct tnd_err *err)
@@ -68,7 +74,7 @@ static int select_tensors(struct tnd_plan *plan, const struct tnd_plan_options *
 
         if (selected(tensor, options))
             keys[count++] = (struct order_key){
-                .stage = options->order == TND_ORDER_FILE ? 0 : stage_of(tensor),
+                .stage = options->order == TND_ORDER_FILE ? 0 : tnd_plan_stage(plan, i),
                 .file = tensor->file,
                 .offset = tensor->offset,
                 .tensor = i,
@@ -236,45 +242,63 @@ static void cut_tensor(struct cutter *cutter, uint32_t tensor_index)
     }
 }
 
-static struct cutter cut_all(const struct tnd_plan *plan, uint32_t chunk_bytes, struct tnd_window *windows,
-                             struct tnd_piece *pieces)
+static void cut_stage(struct cutter *cutter, struct tnd_stage *stage)
 {
-    struct cutter cutter = {.plan = plan, .chunk_bytes = chunk_bytes, .windows = windows, .pieces = pieces};
+    stage->window_first = (uint32_t)cutter->window_count;
+    for (uint32_t i = 0; i < stage->tensor_count; i++)
+        cut_tensor(cutter, cutter->plan->tensors[stage->tensor_first + i]);
+    window_close(cutter);
+    stage->window_count = (uint32_t)cutter->window_count - stage->window_first;
+}
 
-    for (uint32_t i = 0; i < plan->tensor_count; i++)
+static struct cutter cut_all(const struct tnd_plan *plan, struct tnd_window *windows, struct tnd_piece *pieces)
+{
+    struct cutter cutter = {.plan = plan, .chunk_bytes = plan->chunk_bytes, .windows = windows, .pieces = pieces};
+
+    for (uint32_t i = 0; i < plan->stage_count && plan->by_layer; i++)
+        cut_stage(&cutter, &plan->stages[i]);
+    for (uint32_t i = 0; i < plan->tensor_count && !plan->by_layer; i++)
         cut_tensor(&cutter, plan->tensors[i]);
     window_close(&cutter);
     return cutter;
 }
 
-static int cut_windows(struct tnd_plan *plan, uint32_t chunk_bytes, struct tnd_err *err)
+static int cut_windows(struct tnd_plan *plan, struct tnd_err *err)
 {
-    struct cutter count = cut_all(plan, chunk_bytes, NULL, NULL);
+    struct cutter count = cut_all(plan, NULL, NULL);
 
     if (count.piece_count > TND_PIECES_MAX)
         return tnd_fail(err, -EFBIG, "%s: reads of %u bytes cut the tensors into more than the %u pieces of a plan",
-                        plan->model->files[0].file.path, chunk_bytes, TND_PIECES_MAX);
+                        plan->model->files[0].file.path, plan->chunk_bytes, TND_PIECES_MAX);
     plan->windows = tnd_arena_alloc(&plan->arena, count.window_count, sizeof(*plan->windows));
     plan->pieces = tnd_arena_alloc(&plan->arena, count.piece_count, sizeof(*plan->pieces));
     if (!plan->windows || !plan->pieces)
         return tnd_fail(err, -ENOMEM, "no memory to plan %llu reads", (unsigned long long)count.window_count);
     plan->window_count = (uint32_t)count.window_count;
     plan->piece_count = (uint32_t)count.piece_count;
-    cut_all(plan, chunk_bytes, plan->windows, plan->pieces);
+    cut_all(plan, plan->windows, plan->pieces);
     return 0;
 }
 
-/* What will lie at the destination; a sparse file may claim more than there are addresses. */
-static int sum_bytes(struct tnd_plan *plan, struct tnd_err *err)
+/* What will lie at the destination, by stage; a sparse file may claim more than there are addresses. */
+static int sum_stages(struct tnd_plan *plan, struct tnd_err *err)
 {
+    plan->stages = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*plan->stages));
+    if (!plan->stages)
+        return tnd_fail(err, -ENOMEM, "no memory to plan %u layers", plan->stage_count);
     for (uint32_t i = 0; i < plan->tensor_count; i++) {
         const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
+        struct tnd_stage *stage = &plan->stages[tnd_plan_stage(plan, plan->tensors[i])];
         uint64_t bytes = tnd_plan_bytes(plan, plan->tensors[i]);
 
         if (tensor->bytes > BYTES_MAX || bytes > BYTES_MAX - plan->sizes.loaded_bytes)
             return tnd_fail(err, -ENOMEM, "%s: with tensor %s the tensors are more than the %llu bytes of a load",
                             plan->model->files[tensor->file].file.path, tensor->name, (unsigned long long)BYTES_MAX);
         plan->sizes.loaded_bytes += bytes;
+        if (!stage->tensor_count++)
+            stage->tensor_first = i;
+        stage->bytes += tensor->bytes;
+        stage->loaded_bytes += bytes;
     }
     return 0;
 }
@@ -282,7 +306,6 @@ static int sum_bytes(struct tnd_plan *plan, struct tnd_err *err)
 static void count_sizes(struct tnd_plan *plan)
 {
     struct tnd_plan_sizes *sizes = &plan->sizes;
-    uint64_t layer_bits[TND_LAYERS_MAX / 64] = {0};
 
     sizes->window_count = plan->window_count;
     sizes->piece_count = plan->piece_count;
@@ -294,19 +317,24 @@ static void count_sizes(struct tnd_plan *plan)
 
         sizes->tensor_bytes += tensor->bytes;
         sizes->converted_bytes += tnd_plan_kernel(plan, plan->tensors[i]) ? tensor->bytes : 0;
-        if (tensor->layer >= 0) {
-            uint64_t bit = (uint64_t)1 << (tensor->layer % 64);
-
-            sizes->layer_count += !(layer_bits[tensor->layer / 64] & bit);
-            layer_bits[tensor->layer / 64] |= bit;
-        }
     }
+    for (uint32_t i = 1; i + 1 < plan->stage_count; i++) {
+        sizes->layer_count += plan->stages[i].tensor_count > 0;
+        sizes->layer_bytes_max = tnd_max(sizes->layer_bytes_max, plan->stages[i].loaded_bytes);
+    }
+    sizes->shared_bytes = plan->stages[0].loaded_bytes + plan->stages[plan->stage_count - 1].loaded_bytes;
 }
 
 int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const struct tnd_plan_options *options,
                   struct tnd_err *err)
 {
-    struct tnd_plan made = {.model = model, .alignment = options->alignment};
+    struct tnd_plan made = {
+        .model = model,
+        .stage_count = model->layer_count + 2,
+        .by_layer = options->by_layer,
+        .chunk_bytes = options->chunk_bytes,
+        .alignment = options->alignment,
+    };
     int r;
 
     made.arena.allocator = model->arena.allocator;
@@ -314,9 +342,9 @@ int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const st
     if (r >= 0)
         r = choose_kernels(&made, options, err);
     if (r >= 0)
-        r = sum_bytes(&made, err);
+        r = sum_stages(&made, err);
     if (r >= 0)
-        r = cut_windows(&made, options->chunk_bytes, err);
+        r = cut_windows(&made, err);
     if (r < 0) {
         tnd_plan_finish(&made);
         return r;

@@ -7,7 +7,9 @@
  * The selected tensors are sorted by use (shared-in, layers, shared-out; inside each by file and offset) or by file and
  * offset alone. Neighbours in that order which are neighbours in the file too form a run. A run is cut into windows of
  * at most chunk_bytes, whose ends lie on the alignment; what a window holds of a tensor is a piece. A piece that is
- * converted holds whole units (elements or blocks): where a window would cut one, the next window begins before it. */
+ * converted holds whole units (elements or blocks): where a window would cut one, the next window begins before it.
+ *
+ * A stage is what is used at a time: shared-in, a layer, shared-out. By layer no window holds pieces of two. */
 
 #include <stdint.h>
 
@@ -26,8 +28,17 @@ struct tnd_plan_options {
     enum tnd_dtype dtype; /* what tensors become, TND_DTYPE_NONE: what they are */
     const struct tnd_dtype_rule *rules; /* the first that fits a name comes before dtype */
     uint32_t rule_count;
+    bool by_layer; /* cut the windows at the ends of the stages, which are in order of use then */
     uint32_t chunk_bytes;
     uint32_t alignment; /* a power of two, at most chunk_bytes */
+};
+
+struct tnd_stage {
+    uint32_t tensor_count; /* 0: no tensor of it is selected */
+    uint64_t bytes, loaded_bytes; /* in the files, in memory */
+    /* By layer only: its tensors in the plan's order, and its windows. */
+    uint32_t tensor_first;
+    uint32_t window_first, window_count;
 };
 
 struct tnd_plan {
@@ -36,9 +47,13 @@ struct tnd_plan {
     uint32_t *tensors; /* [tensor_count] the selected ones, in order */
     uint32_t tensor_count;
     const struct tnd_kernel **kernels; /* [model tensor_count] NULL: copied. The array is NULL when all are */
+    struct tnd_stage *stages; /* [stage_count] shared-in, layer 0, 1, …, shared-out */
+    uint32_t stage_count;
     struct tnd_window *windows;
     struct tnd_piece *pieces;
     uint32_t window_count, piece_count;
+    bool by_layer;
+    uint32_t chunk_bytes;
     uint32_t alignment;
     struct tnd_plan_sizes sizes;
 };
@@ -47,6 +62,10 @@ struct tnd_plan {
 int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const struct tnd_plan_options *options,
                   struct tnd_err *err);
 void tnd_plan_finish(struct tnd_plan *plan);
+
+/* The stage of a tensor; of a layer's number, or TND_LAYER_SHARED_IN or _OUT. */
+uint32_t tnd_plan_stage(const struct tnd_plan *plan, uint32_t tensor_index);
+uint32_t tnd_plan_stage_of_layer(const struct tnd_plan *plan, int32_t layer);
 
 /* What converts a tensor; NULL when it is copied. */
 const struct tnd_kernel *tnd_plan_kernel(const struct tnd_plan *plan, uint32_t tensor_index);

@@ -57,9 +57,11 @@ static inline void check_value(struct tnd_value value)
         check_value(item);
 }
 
-static inline void check_plan(const struct tnd_model *model, enum tnd_order order, enum tnd_switch in_place)
+static inline void check_plan(const struct tnd_model *model, enum tnd_order order, bool by_layer,
+                              enum tnd_switch in_place)
 {
-    struct tnd_plan_options options = {.order = order, .chunk_bytes = CHUNK_BYTES, .alignment = ALIGNMENT};
+    struct tnd_plan_options options = {.order = order, .by_layer = by_layer, .chunk_bytes = CHUNK_BYTES,
+                                       .alignment = ALIGNMENT};
     struct tnd_layout layout;
     struct tnd_plan plan;
     struct tnd_err err = {0};
@@ -72,7 +74,7 @@ static inline void check_plan(const struct tnd_model *model, enum tnd_order orde
     for (uint32_t i = 0; i < plan.piece_count; i++)
         bytes += plan.pieces[i].bytes;
     must(bytes == plan.sizes.tensor_bytes && bytes == model->bytes);
-    must(tnd_layout_init(&layout, &plan, NULL, in_place, &err) == 0);
+    must(tnd_layout_init(&layout, &plan, NULL, in_place, 0, &err) == 0);
     for (uint32_t i = 0; i < model->tensor_count; i++)
         must(layout.offsets[i] + model->tensors[i].bytes <= layout.bytes);
     tnd_plan_finish(&plan);
@@ -85,8 +87,9 @@ static inline void check_model(const struct tnd_model *model, uint64_t file_byte
         must(!model->tensors[i].bytes || model->tensors[i].offset + model->tensors[i].bytes <= file_bytes);
     for (uint32_t i = 0; i < model->meta_count; i++)
         check_value(model->metas[i].value);
-    check_plan(model, TND_ORDER_USE, TND_AUTO);
-    check_plan(model, TND_ORDER_FILE, TND_ON);
+    check_plan(model, TND_ORDER_USE, false, TND_AUTO);
+    check_plan(model, TND_ORDER_USE, true, TND_AUTO);
+    check_plan(model, TND_ORDER_FILE, false, TND_ON);
 }
 
 static inline void fuzz_model(const struct tnd_format *format, const uint8_t *data, size_t size)

@@ -306,7 +306,7 @@ static void check_digest(const struct watched *watched, uint32_t index)
     if (!watched->load->transfer.digests)
         return;
     CHECK(tnd_load_tensor_digest(watched->load, index, &digest) == 0, "tensor %u", index);
-    CHECK(digest == tnd_xxh3(watched->load->tensors[index], bytes), "tensor %u of %llu bytes", index,
+    CHECK(digest == tnd_xxh3(watched->load->transfer.places[index], bytes), "tensor %u of %llu bytes", index,
           (unsigned long long)bytes);
 }
 
@@ -329,7 +329,7 @@ static void check_canaries(const struct watched *watched)
 
     for (uint32_t i = 0; i < watched->load->plan.tensor_count; i++) {
         uint32_t index = watched->load->plan.tensors[i];
-        uint64_t at = (uint64_t)(watched->load->tensors[index] - watched->memory);
+        uint64_t at = (uint64_t)(watched->load->transfer.places[index] - watched->memory);
 
         if (at < watched->memory_bytes)
             memset(covered + at, true, tnd_plan_bytes(&watched->load->plan, index));
@@ -390,7 +390,7 @@ static void tear_down(struct tnd_loader *loader, struct watched *watched, uint32
         struct watched *one = &watched[i];
 
         if (one->kept) {
-            tnd_device_host.block_free(&one->kept->block);
+            tnd_device_host.ops->block_free(&tnd_device_host, &one->kept->block);
             tnd_plan_finish(&one->kept->plan);
             tnd_free(&loader->allocator, one->kept);
         }
@@ -546,7 +546,7 @@ static void run_seed(uint64_t seed, uint64_t *ret_steps, uint64_t *ret_answers)
                   tnd_load_error(one->load));
         for (uint32_t t = 0; t < one->model->tensor_count; t++)
             if (one->seen[t]) /* and nothing wrote to it since */
-                compare(one, t, one->load->tensors[t]);
+                compare(one, t, one->load->transfer.places[t]);
         check_canaries(one);
     }
     *ret_answers = fake.answers;

@@ -219,7 +219,7 @@ static void check_layout(enum tnd_switch in_place, uint64_t alignment)
     struct tnd_plan plan = make(TND_ORDER_USE, NULL, 0, 0);
     struct tnd_layout layout;
 
-    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, in_place, &err), 0);
+    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, in_place, 0, &err), 0);
     for (uint32_t a = 0; a < plan.tensor_count; a++) {
         uint32_t i = plan.tensors[a];
 
@@ -287,7 +287,7 @@ START_TEST(mirrors_large_stretches_only)
     add("blk.0.small", 0, 64, 4096);
     add("blk.1.large", 1, 4096 * 5 + 64, 3 << 20);
     plan = make(TND_ORDER_USE, NULL, 0, 0);
-    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, TND_AUTO, &err), 0);
+    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, TND_AUTO, 0, &err), 0);
     ck_assert_uint_eq(layout.offsets[0], 0);
     ck_assert_uint_eq(layout.offsets[1] % 4096, 64);
     ck_assert(!layout.mirrored[0]);

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/fetch.h"
+
+#include <string.h>
+
+#include "model/model.h"
+#include "pipeline/transfer.h"
+
+static struct tnd_stage_use *use_of(struct tnd_transfer *transfer, uint32_t stage)
+{
+    return &transfer->readiness.residency.stages[stage];
+}
+
+static uint32_t stage_of_window(const struct tnd_transfer *transfer, uint32_t window)
+{
+    const struct tnd_plan *plan = transfer->plan;
+
+    return tnd_plan_stage(plan, plan->pieces[plan->windows[window].piece_first].tensor);
+}
+
+static void trace(const struct tnd_transfer *transfer, enum tnd_trace_kind kind, uint32_t stage, uint64_t start_ns)
+{
+    const struct tnd_plan *plan = transfer->plan;
+    const struct tnd_stage *planned = &plan->stages[stage];
+
+    if (transfer->trace.write)
+        tnd_trace_tell(&transfer->trace, &(struct tnd_trace_event){
+            .kind = kind,
+            .slot = transfer->slot_bytes ? transfer->fetches[stage].slot : UINT32_MAX,
+            .worker = UINT32_MAX,
+            .start_ns = start_ns,
+            .end_ns = transfer->readiness.now_ns(),
+            .bytes = planned->bytes,
+            .tensor = &plan->model->tensors[plan->tensors[planned->tensor_first]],
+        });
+}
+
+/* ---- Begin ------------------------------------------------------------------------------------------------- */
+
+static bool moves(const struct tnd_transfer *transfer, const struct tnd_window *window, const uint8_t *place)
+{
+    const struct tnd_io_file *file = &transfer->files[window->file];
+
+    return !file->map || place < file->map || place >= file->map + file->bytes;
+}
+
+/* Points all that belongs to a stage to another slot. */
+static void move_stage(struct tnd_transfer *transfer, uint32_t stage, uint32_t slot)
+{
+    const struct tnd_plan *plan = transfer->plan;
+    const struct tnd_stage *planned = &plan->stages[stage];
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+    ptrdiff_t by = ((ptrdiff_t)slot - (ptrdiff_t)fetch->slot) * (ptrdiff_t)transfer->slot_bytes;
+
+    for (uint32_t w = planned->window_first; w < planned->window_first + planned->window_count; w++) {
+        const struct tnd_window *window = &plan->windows[w];
+
+        if (transfer->homes[w])
+            transfer->homes[w] += by;
+        for (uint32_t p = window->piece_first; p < window->piece_first + window->piece_count; p++) {
+            uint32_t tensor = plan->pieces[p].tensor;
+
+            if (!moves(transfer, window, transfer->spans[p].destination))
+                continue;
+            transfer->spans[p].destination += by;
+            if (plan->pieces[p].tensor_offset == 0)
+                transfer->places[tensor] += by;
+        }
+    }
+    fetch->slot = slot;
+}
+
+/* Nothing of a stage that left is to be used any more. */
+static void leave(struct tnd_transfer *transfer, uint32_t stage)
+{
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+
+    trace(transfer, TND_TRACE_EVICT, stage, transfer->readiness.now_ns());
+    tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
+    fetch->bytes_arrived = 0;
+#ifdef TND_POISON
+    memset(transfer->slots + fetch->slot * transfer->slot_bytes, 0xDB, transfer->slot_bytes);
+#endif
+}
+
+static void begin(struct tnd_transfer *transfer, const struct tnd_pick *pick)
+{
+    struct tnd_fetch *fetch = &transfer->fetches[pick->stage];
+    uint32_t slot = use_of(transfer, pick->stage)->slot;
+
+    if (pick->evicted != TND_STAGE_NONE)
+        leave(transfer, pick->evicted);
+    if (slot != TND_SLOT_NONE)
+        move_stage(transfer, pick->stage, slot);
+    fetch->window_next = 0;
+    fetch->failed = false;
+    fetch->begun_ns = use_of(transfer, pick->stage)->begun_ns;
+}
+
+bool tnd_fetch_next(struct tnd_transfer *transfer, uint32_t *ret_window)
+{
+    struct tnd_readiness *readiness = &transfer->readiness;
+    struct tnd_pick pick;
+    bool found;
+
+    pthread_mutex_lock(&readiness->mutex);
+    found = tnd_residency_pick(&readiness->residency, readiness->now_ns(), &pick);
+    pthread_mutex_unlock(&readiness->mutex);
+    if (!found)
+        return false;
+    if (pick.begins)
+        begin(transfer, &pick);
+    *ret_window = transfer->plan->stages[pick.stage].window_first + transfer->fetches[pick.stage].window_next;
+    return true;
+}
+
+/* ---- On its way -------------------------------------------------------------------------------------------- */
+
+static void no_more_reads(struct tnd_transfer *transfer, uint32_t stage)
+{
+    pthread_mutex_lock(&transfer->readiness.mutex);
+    use_of(transfer, stage)->unissued = false;
+    pthread_mutex_unlock(&transfer->readiness.mutex);
+}
+
+void tnd_fetch_issued(struct tnd_transfer *transfer, uint32_t window)
+{
+    uint32_t stage = stage_of_window(transfer, window);
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+
+    fetch->flying++;
+    if (++fetch->window_next == transfer->plan->stages[stage].window_count)
+        no_more_reads(transfer, stage);
+}
+
+/* ---- End --------------------------------------------------------------------------------------------------- */
+
+/* A stage may come again long after its load began: its files must be what they were. */
+static int check_files(const struct tnd_transfer *transfer, uint32_t stage, struct tnd_err *err)
+{
+    const struct tnd_stage *planned = &transfer->plan->stages[stage];
+    uint32_t before = UINT32_MAX;
+    int r = 0;
+
+    for (uint32_t i = 0; i < planned->window_count && r >= 0; i++) {
+        uint32_t file = transfer->plan->windows[planned->window_first + i].file;
+
+        if (file != before && transfer->files[file].source)
+            r = tnd_file_check_identity(transfer->files[file].source, err);
+        before = file;
+    }
+    return r;
+}
+
+/* Nothing of a failed stage is under way any more: its place may be used by others. */
+static void finish_failed(struct tnd_transfer *transfer, uint32_t stage)
+{
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+
+    tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
+    fetch->bytes_arrived = 0;
+    tnd_readiness_fail(&transfer->readiness, stage);
+}
+
+void tnd_fetch_failed(struct tnd_transfer *transfer, uint32_t window, const struct tnd_err *err)
+{
+    uint32_t stage = stage_of_window(transfer, window);
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+    struct tnd_err **kept = &use_of(transfer, stage)->err; /* nobody looks before it has FAILED */
+
+    if (!*kept)
+        *kept = tnd_arena_alloc(&transfer->plan->arena, 1, sizeof(**kept));
+    if (!*kept) {
+        tnd_transfer_keep_error(transfer, err);
+        return;
+    }
+    if (!fetch->failed)
+        **kept = *err;
+    fetch->failed = true;
+    no_more_reads(transfer, stage);
+    if (--fetch->flying == 0)
+        finish_failed(transfer, stage);
+}
+
+static bool is_last(const struct tnd_transfer *transfer, uint32_t stage)
+{
+    const struct tnd_fetch *fetch = &transfer->fetches[stage];
+
+    return fetch->flying == 1 && !fetch->failed && fetch->window_next == transfer->plan->stages[stage].window_count;
+}
+
+void tnd_fetch_arrived(struct tnd_transfer *transfer, uint32_t window)
+{
+    uint32_t stage = stage_of_window(transfer, window);
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+    const struct tnd_window *read = &transfer->plan->windows[window];
+    bool last = is_last(transfer, stage);
+    struct tnd_err err = {0};
+
+    if (last && check_files(transfer, stage, &err) < 0) {
+        tnd_fetch_failed(transfer, window, &err);
+        return;
+    }
+    fetch->flying--;
+    if (last)
+        trace(transfer, TND_TRACE_FETCH, stage, fetch->begun_ns);
+    for (uint32_t i = 0; i < read->piece_count; i++) {
+        const struct tnd_piece *piece = &transfer->plan->pieces[read->piece_first + i];
+
+        fetch->bytes_arrived += piece->bytes;
+        tnd_readiness_piece(&transfer->readiness, piece->tensor, piece->bytes);
+    }
+    if (fetch->failed && !fetch->flying)
+        finish_failed(transfer, stage);
+}
