@@ -119,7 +119,8 @@ static int enter_budget(struct tnd_load *load, struct tnd_err *err)
     struct tnd_loader *loader = load->loader;
     uint64_t pool_has = atomic_load(&loader->pipeline.pool.bytes);
     uint64_t pool = load->plan.sizes.pool_bytes - tnd_min(load->plan.sizes.pool_bytes, pool_has);
-    uint64_t need = load->layout.bytes + pool, given = loader->options.memory_bytes_max;
+    uint64_t here = load->device == &tnd_device_host ? load->layout.bytes : 0;
+    uint64_t need = here + pool, given = loader->options.memory_bytes_max;
     uint64_t taken, untouched, available = tnd_memory_available();
 
     pthread_mutex_lock(&loader->loads_mutex);
@@ -135,7 +136,7 @@ static int enter_budget(struct tnd_load *load, struct tnd_err *err)
     if (need <= available)
         return 0;
     return tnd_fail(err, -ENOMEM, "%s: needs %llu bytes (%llu for tensors, %llu for buffers), %llu are available",
-                    load->model->files[0].file.path, (unsigned long long)need, (unsigned long long)load->layout.bytes,
+                    load->model->files[0].file.path, (unsigned long long)need, (unsigned long long)here,
                     (unsigned long long)pool, (unsigned long long)available);
 }
 
@@ -160,10 +161,11 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
     plan->sizes.destination_bytes = load->layout.bytes;
     r = enter_budget(load, err);
     if (r >= 0)
-        r = tnd_device_host.ops->block_alloc(&tnd_device_host, &load->block, load->layout.bytes, err);
+        r = load->device->ops->block_alloc(load->device, &load->block, load->layout.bytes, err);
     if (r < 0)
         return r;
-    tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
+    if (load->device == &tnd_device_host)
+        tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
     for (uint32_t i = 0; i < plan->tensor_count; i++)
         if (!taken[plan->tensors[i]])
             load->transfer.places[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];
@@ -179,7 +181,7 @@ static uint8_t *window_home(const struct tnd_load *load, uint32_t window_index)
     uintptr_t home = (uintptr_t)spans[0].destination - spans[0].window_offset;
     uint64_t covered = 0;
 
-    if (home % load->plan.alignment)
+    if (load->device != &tnd_device_host || home % load->plan.alignment)
         return NULL;
     for (uint32_t i = 0; i < window->piece_count; i++) {
         if (spans[i].kernel || (uintptr_t)spans[i].destination != home + spans[i].window_offset)
@@ -221,8 +223,6 @@ static int make_fetches(struct tnd_load *load, struct tnd_err *err)
     struct tnd_residency *residency = &transfer->readiness.residency;
     struct tnd_plan *plan = &load->plan;
 
-    if (!plan->by_layer)
-        return tnd_residency_set_slots(residency, plan, 0, err);
     transfer->fetches = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*transfer->fetches));
     if (!transfer->fetches)
         return tnd_fail(err, -ENOMEM, "no memory to fetch %u layers", plan->stage_count);
@@ -230,7 +230,7 @@ static int make_fetches(struct tnd_load *load, struct tnd_err *err)
     transfer->slots = load->block.data + load->layout.bytes - load->layout.slot_bytes * load->layout.slot_count;
     if (load->layout.slot_count == 1)
         tnd_reasons_add(&transfer->reasons, "the window has room for one layer: none is fetched ahead");
-    return tnd_residency_set_slots(residency, plan, load->layout.slot_count, err);
+    return load->layout.slot_count ? tnd_residency_set_slots(residency, plan, load->layout.slot_count, err) : 0;
 }
 
 int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
@@ -241,5 +241,7 @@ int tnd_load_take_destination(struct tnd_load *load, const struct tnd_load_optio
         r = take_places(load, options, err);
     if (r >= 0)
         r = make_spans(load, err);
-    return r < 0 ? r : make_fetches(load, err);
+    if (r >= 0 && load->plan.by_layer)
+        r = make_fetches(load, err);
+    return r;
 }

@@ -2,6 +2,7 @@
 
 /* Layers as a consumer uses them. */
 
+#include "device/device.h"
 #include "load.h"
 #include "loader.h"
 
@@ -13,6 +14,24 @@ int tnd_layer_acquire(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
     return r < 0 ? r : tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true}, timeout_ns);
 }
 
+int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int64_t timeout_ns)
+{
+    const struct tnd_upload *upload = &load->transfer.upload;
+    struct tnd_err err = {0};
+    uint32_t stage = 0;
+    int r = tnd_load_stage_of(load, layer, &stage);
+
+    if (r >= 0)
+        r = tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true, .marked = true}, timeout_ns);
+    if (r < 0)
+        return r;
+    if (upload->device->ops->stream_wait(upload->device, stream, upload->marks[stage], &err) < 0) {
+        tnd_layer_release(load, layer);
+        return tnd_err_publish(&err);
+    }
+    return 0;
+}
+
 /* Lets the driver look at what a consumer has changed. Under the readiness's mutex. */
 static void tell_driver(struct tnd_load *load)
 {
@@ -20,9 +39,21 @@ static void tell_driver(struct tnd_load *load)
         tnd_pipeline_kick(&load->loader->pipeline);
 }
 
-int tnd_layer_release(struct tnd_load *load, int32_t layer)
+/* Marks when a stream is done with what it acquired. One event a slot: a second stream's covers the first's, for which
+ * it waits. */
+static int mark_free(struct tnd_load *load, uint32_t slot, void *stream, struct tnd_err *err)
+{
+    const struct tnd_upload *upload = &load->transfer.upload;
+    int r = upload->device->ops->stream_wait(upload->device, stream, upload->slot_free[slot], err);
+
+    return r < 0 ? r : upload->device->ops->stream_mark(upload->device, stream, upload->slot_free[slot], err);
+}
+
+/* on: a stream, that is not done with the layer yet. */
+static int release(struct tnd_load *load, int32_t layer, bool on, void *stream)
 {
     struct tnd_readiness *readiness = &load->transfer.readiness;
+    struct tnd_err err = {0};
     uint32_t stage = 0;
     bool was_acquired;
     int r = tnd_load_stage_of(load, layer, &stage);
@@ -30,10 +61,26 @@ int tnd_layer_release(struct tnd_load *load, int32_t layer)
     if (r < 0)
         return r;
     pthread_mutex_lock(&readiness->mutex);
-    was_acquired = tnd_residency_release(&readiness->residency, stage);
+    was_acquired = readiness->residency.stages[stage].acquired > 0;
+    if (was_acquired && on && readiness->residency.stages[stage].slot != TND_SLOT_NONE)
+        r = mark_free(load, readiness->residency.stages[stage].slot, stream, &err);
+    if (was_acquired && r >= 0)
+        readiness->residency.stages[stage].acquired--;
     tell_driver(load);
     pthread_mutex_unlock(&readiness->mutex);
+    if (r < 0)
+        return tnd_err_publish(&err);
     return was_acquired ? 0 : tnd_load_fail_argument("that layer is not acquired");
+}
+
+int tnd_layer_release(struct tnd_load *load, int32_t layer)
+{
+    return release(load, layer, false, NULL);
+}
+
+int tnd_layer_release_on(struct tnd_load *load, int32_t layer, void *stream)
+{
+    return release(load, layer, true, stream);
 }
 
 int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned)

@@ -48,6 +48,8 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
     transfer->plan = &load->plan;
     transfer->in_place = options->in_place;
     transfer->trace = load->loader->trace;
+    if (load->device != &tnd_device_host)
+        return r < 0 ? r : tnd_upload_init(transfer, load->device, load->layout.slot_count, err);
     transfer->fresh = load->block.data;
     transfer->fresh_bytes = load->layout.bytes;
     return r;
@@ -80,7 +82,8 @@ static void load_free(struct tnd_load *load)
         return;
     }
     tnd_digests_finish(&load->digests);
-    tnd_device_host.ops->block_free(&tnd_device_host, &load->block);
+    tnd_upload_finish(&load->transfer);
+    load->device->ops->block_free(load->device, &load->block);
     for (uint32_t i = 0; i < load->transfer.file_count; i++)
         tnd_file_unmap(&load->transfer.files[i]);
     tnd_plan_finish(&load->plan);
@@ -104,6 +107,7 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
         return tnd_fail(err, -ENOMEM, "no memory for a load");
     load->allocator = loader->allocator;
     load->loader = loader;
+    load->device = loader->pipeline.options.device ? loader->pipeline.options.device : &tnd_device_host;
     load->model = model;
     r = prepare(load, &options, err);
     if (r < 0) {
@@ -224,6 +228,12 @@ int tnd_load_tensor_read(struct tnd_load *load, uint32_t tensor_index, uint64_t 
     tensor_bytes = tnd_plan_bytes(&load->plan, tensor_index);
     if (offset_bytes > tensor_bytes || bytes > tensor_bytes - offset_bytes)
         return tnd_load_fail_argument("the bytes asked for are not all in the tensor");
+    if (load->device != &tnd_device_host) {
+        struct tnd_err err = {0};
+
+        r = load->device->ops->read(load->device, buffer, (const uint8_t *)data + offset_bytes, bytes, &err);
+        return r < 0 ? tnd_err_publish(&err) : 0;
+    }
     memcpy(buffer, (const uint8_t *)data + offset_bytes, bytes);
     return 0;
 }

@@ -14,6 +14,7 @@ struct tnd_load {
     const struct tnd_model *model;
     struct tnd_plan plan; /* its arena holds all the arrays below */
     struct tnd_layout layout;
+    struct tnd_device *device;
     struct tnd_device_block block;
     struct tnd_transfer transfer;
     struct tnd_digests digests;
@@ -37,7 +38,8 @@ bool *tnd_load_mapped_tensors(struct tnd_plan *plan, enum tnd_engine engine);
 struct tnd_awaited {
     uint32_t stage; /* that it is part of; TND_STAGE_NONE: all */
     const atomic_uint *left; /* the counter; NULL: the end of the load */
-    bool acquire;   /* instead: the stage, for use */
+    bool acquire;   /* instead: the stage, for use … */
+    bool marked;    /* … by a device's queue, which waits by itself for what is on its way there */
 };
 
 /* wait.c: 0, -EAGAIN, -ETIMEDOUT, or a failure, told to tnd_last_error(). A load by layer is asked for it. */
@@ -46,5 +48,11 @@ int tnd_load_await(struct tnd_load *load, const struct tnd_awaited *awaited, int
 int tnd_load_stage_of(const struct tnd_load *load, int32_t layer, uint32_t *ret_stage);
 /* wait.c: tells the caller's mistake; -EINVAL. */
 int tnd_load_fail_argument(const char *sentence);
+
+/* layers.c: the same as tnd_layer_acquire() and tnd_layer_release() for a consumer's stream of the load's device, which
+ * waits for the layer, and is waited for before the layer's place is used again, by itself: the host does not. The
+ * acquire is -EAGAIN, or waits, until all of the layer is in the device's queues. */
+int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int64_t timeout_ns);
+int tnd_layer_release_on(struct tnd_load *load, int32_t layer, void *stream);
 
 #endif

@@ -25,7 +25,7 @@ static int ask(struct tnd_load *load, const struct tnd_awaited *awaited, struct 
     int r;
 
     if (awaited->acquire) {
-        r = tnd_residency_acquire(residency, awaited->stage, readiness->now_ns(), err);
+        r = tnd_residency_acquire(residency, awaited->stage, awaited->marked, readiness->now_ns(), err);
         if (r)
             return r < 0 ? r : 0;
         r = tnd_readiness_look(readiness, NULL);

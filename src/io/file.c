@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -144,6 +145,19 @@ void tnd_file_close_direct(struct tnd_io_file *file)
         close(file->fd_direct);
     file->fd_direct = -1;
     file->alignment = 1;
+}
+
+void tnd_file_forget(const struct tnd_io_file *file, uint64_t offset, uint64_t bytes, bool keep_cached)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t first = tnd_round_up(offset, page), end = tnd_round_down(tnd_min(offset + bytes, file->bytes), page);
+
+    if (first >= end) /* both of its pages are its neighbours' too */
+        return;
+    if (file->map)
+        madvise(file->map + first, end - first, MADV_DONTNEED);
+    if (!keep_cached && !file->direct)
+        posix_fadvise(file->fd, (off_t)first, (off_t)(end - first), POSIX_FADV_DONTNEED);
 }
 
 int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *err)

@@ -59,6 +59,10 @@ void tnd_file_close_direct(struct tnd_io_file *file);
 int tnd_file_map(struct tnd_io_file *file, struct tnd_err *err);
 void tnd_file_unmap(struct tnd_io_file *file);
 
+/* A range is not needed for a while: its pages leave this process's mapping and, unless the cache is to keep them, the
+ * page cache. */
+void tnd_file_forget(const struct tnd_io_file *file, uint64_t offset, uint64_t bytes, bool keep_cached);
+
 /* -EBADMSG when the file is no longer what it was at open: cut, grown, written to, or another one at its path. */
 int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *err);
 

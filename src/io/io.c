@@ -192,6 +192,15 @@ void tnd_io_detach(struct tnd_io *io, struct tnd_io_file *file)
     tnd_file_close_direct(file);
 }
 
+void tnd_io_through_cache(struct tnd_io *io, struct tnd_io_file *file)
+{
+    if (!file->direct || io->options.direct == TND_ON)
+        return;
+    file->direct = false;
+    if (io->options.engine == TND_ENGINE_AUTO && file->engine == io->uring && threads_need(io, NULL) >= 0)
+        file->engine = io->threads; /* the ring would copy on one thread only */
+}
+
 bool tnd_io_can_scatter(const struct tnd_io_file *file)
 {
     return !file->direct && file->engine->ops->scatters;

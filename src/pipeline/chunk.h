@@ -8,15 +8,16 @@
 #include "kernels/kernel.h"
 #include "pipeline/workers.h"
 
-/* FREE → READING → READY → WORKING → FREE; a read that failed, or landed in its place and wants no digest, goes
- * READING → FREE. One that does not come back is given up: READING → FAILED, and → FREE only if it ever does.
- * What a read lands in, a pool buffer or its place, is the kernel's while READING or FAILED, a worker's while
- * WORKING. */
+/* FREE → READING → READY → WORKING → FREE, for a device COPYING in place of WORKING; a read that failed, or landed in
+ * its place and wants no digest, goes READING → FREE. One that does not come back is given up: READING → FAILED, and →
+ * FREE only if it ever does. What a read lands in, a pool buffer or its place, is the kernel's while READING or FAILED,
+ * a worker's while WORKING, the device's while COPYING. */
 enum tnd_chunk_state {
     TND_CHUNK_FREE,
     TND_CHUNK_READING,
     TND_CHUNK_READY,
     TND_CHUNK_WORKING,
+    TND_CHUNK_COPYING,
     TND_CHUNK_FAILED,
     TND_CHUNK_STATE_COUNT
 };
@@ -49,6 +50,7 @@ struct tnd_chunk {
     int buffer_index;
     struct tnd_io_read read;
     struct tnd_job job;
+    uint64_t ticket; /* COPYING: the device's */
     struct tnd_chunk_work work; /* what the worker did */
     struct tnd_chunk *next;
 };

@@ -6,6 +6,8 @@
 #include "model/model.h"
 #include "pipeline/transfer.h"
 
+#define CACHE_PERCENT_MAX 80 /* of the available memory that files may take to be found in the page cache again */
+
 static struct tnd_stage_use *use_of(struct tnd_transfer *transfer, uint32_t stage)
 {
     return &transfer->readiness.residency.stages[stage];
@@ -70,6 +72,40 @@ static void move_stage(struct tnd_transfer *transfer, uint32_t stage, uint32_t s
     fetch->slot = slot;
 }
 
+/* Whether a window that turns over is served from the page cache, or goes round it: a file that does not fit would only
+ * push out what others have there, and not one page of it would be found again. */
+static void decide_cache(struct tnd_transfer *transfer)
+{
+    uint64_t bytes = 0, available = tnd_memory_available();
+
+    for (uint32_t i = 0; i < transfer->file_count; i++)
+        bytes += transfer->files[i].bytes;
+    transfer->fits_cache = bytes <= available / 100 * CACHE_PERCENT_MAX;
+    transfer->turns_over = true;
+    tnd_reasons_add(&transfer->reasons,
+                    "the window turns over: %llu bytes of files %s the page cache, of %llu bytes of free memory",
+                    (unsigned long long)bytes, transfer->fits_cache ? "are read again from" : "are kept out of",
+                    (unsigned long long)available);
+}
+
+/* The pages that a stage which left has in mappings and cache, run by run of its windows. */
+static void forget_pages(struct tnd_transfer *transfer, const struct tnd_stage *planned)
+{
+    const struct tnd_window *windows = &transfer->plan->windows[planned->window_first];
+    uint32_t first = 0;
+
+    for (uint32_t i = 1; i <= planned->window_count; i++) {
+        const struct tnd_window *before = &windows[i - 1];
+
+        if (i < planned->window_count && windows[i].file == before->file &&
+            windows[i].offset <= before->offset + before->bytes)
+            continue;
+        tnd_file_forget(&transfer->files[before->file], windows[first].offset,
+                        before->offset + before->bytes - windows[first].offset, transfer->fits_cache);
+        first = i;
+    }
+}
+
 /* Nothing of a stage that left is to be used any more. */
 static void leave(struct tnd_transfer *transfer, uint32_t stage)
 {
@@ -78,8 +114,12 @@ static void leave(struct tnd_transfer *transfer, uint32_t stage)
     trace(transfer, TND_TRACE_EVICT, stage, transfer->readiness.now_ns());
     tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
     fetch->bytes_arrived = 0;
+    if (!transfer->turns_over)
+        decide_cache(transfer);
+    forget_pages(transfer, &transfer->plan->stages[stage]);
 #ifdef TND_POISON
-    memset(transfer->slots + fetch->slot * transfer->slot_bytes, 0xDB, transfer->slot_bytes);
+    if (!transfer->upload.device)
+        memset(transfer->slots + fetch->slot * transfer->slot_bytes, 0xDB, transfer->slot_bytes);
 #endif
 }
 
@@ -90,8 +130,11 @@ static void begin(struct tnd_transfer *transfer, const struct tnd_pick *pick)
 
     if (pick->evicted != TND_STAGE_NONE)
         leave(transfer, pick->evicted);
+    transfer->rereads = transfer->rereads || (use_of(transfer, pick->stage)->returned && transfer->fits_cache);
     if (slot != TND_SLOT_NONE)
         move_stage(transfer, pick->stage, slot);
+    if (transfer->upload.device)
+        tnd_upload_restart(transfer, pick->stage, slot);
     fetch->window_next = 0;
     fetch->failed = false;
     fetch->begun_ns = use_of(transfer, pick->stage)->begun_ns;
@@ -135,23 +178,6 @@ void tnd_fetch_issued(struct tnd_transfer *transfer, uint32_t window)
 
 /* ---- End --------------------------------------------------------------------------------------------------- */
 
-/* A stage may come again long after its load began: its files must be what they were. */
-static int check_files(const struct tnd_transfer *transfer, uint32_t stage, struct tnd_err *err)
-{
-    const struct tnd_stage *planned = &transfer->plan->stages[stage];
-    uint32_t before = UINT32_MAX;
-    int r = 0;
-
-    for (uint32_t i = 0; i < planned->window_count && r >= 0; i++) {
-        uint32_t file = transfer->plan->windows[planned->window_first + i].file;
-
-        if (file != before && transfer->files[file].source)
-            r = tnd_file_check_identity(transfer->files[file].source, err);
-        before = file;
-    }
-    return r;
-}
-
 /* Nothing of a failed stage is under way any more: its place may be used by others. */
 static void finish_failed(struct tnd_transfer *transfer, uint32_t stage)
 {
@@ -162,10 +188,9 @@ static void finish_failed(struct tnd_transfer *transfer, uint32_t stage)
     tnd_readiness_fail(&transfer->readiness, stage);
 }
 
-void tnd_fetch_failed(struct tnd_transfer *transfer, uint32_t window, const struct tnd_err *err)
+/* Keeps why a stage will not be there; what of it is under way still comes. */
+static void spoil(struct tnd_transfer *transfer, uint32_t stage, const struct tnd_err *err)
 {
-    uint32_t stage = stage_of_window(transfer, window);
-    struct tnd_fetch *fetch = &transfer->fetches[stage];
     struct tnd_err **kept = &use_of(transfer, stage)->err; /* nobody looks before it has FAILED */
 
     if (!*kept)
@@ -174,12 +199,43 @@ void tnd_fetch_failed(struct tnd_transfer *transfer, uint32_t window, const stru
         tnd_transfer_keep_error(transfer, err);
         return;
     }
-    if (!fetch->failed)
+    if (!transfer->fetches[stage].failed)
         **kept = *err;
-    fetch->failed = true;
+    transfer->fetches[stage].failed = true;
     no_more_reads(transfer, stage);
-    if (--fetch->flying == 0)
+}
+
+int tnd_fetch_check(struct tnd_transfer *transfer, uint32_t stage)
+{
+    const struct tnd_stage *planned = &transfer->plan->stages[stage];
+    uint32_t before = UINT32_MAX;
+    struct tnd_err err = {0};
+    int r = 0;
+
+    for (uint32_t i = 0; i < planned->window_count && r >= 0; i++) {
+        uint32_t file = transfer->plan->windows[planned->window_first + i].file;
+
+        if (file != before && transfer->files[file].source)
+            r = tnd_file_check_identity(transfer->files[file].source, &err);
+        before = file;
+    }
+    if (r < 0)
+        spoil(transfer, stage, &err);
+    return r;
+}
+
+static void landed(struct tnd_transfer *transfer, uint32_t stage)
+{
+    if (--transfer->fetches[stage].flying == 0 && transfer->fetches[stage].failed)
         finish_failed(transfer, stage);
+}
+
+void tnd_fetch_failed(struct tnd_transfer *transfer, uint32_t window, const struct tnd_err *err)
+{
+    uint32_t stage = stage_of_window(transfer, window);
+
+    spoil(transfer, stage, err);
+    landed(transfer, stage);
 }
 
 static bool is_last(const struct tnd_transfer *transfer, uint32_t stage)
@@ -194,22 +250,15 @@ void tnd_fetch_arrived(struct tnd_transfer *transfer, uint32_t window)
     uint32_t stage = stage_of_window(transfer, window);
     struct tnd_fetch *fetch = &transfer->fetches[stage];
     const struct tnd_window *read = &transfer->plan->windows[window];
-    bool last = is_last(transfer, stage);
-    struct tnd_err err = {0};
 
-    if (last && check_files(transfer, stage, &err) < 0) {
-        tnd_fetch_failed(transfer, window, &err);
-        return;
-    }
-    fetch->flying--;
-    if (last)
+    /* A device's stages are looked at when they are marked: a stream may use them since. */
+    if (is_last(transfer, stage) && (transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0))
         trace(transfer, TND_TRACE_FETCH, stage, fetch->begun_ns);
-    for (uint32_t i = 0; i < read->piece_count; i++) {
+    for (uint32_t i = 0; i < read->piece_count && !fetch->failed; i++) {
         const struct tnd_piece *piece = &transfer->plan->pieces[read->piece_first + i];
 
         fetch->bytes_arrived += piece->bytes;
         tnd_readiness_piece(&transfer->readiness, piece->tensor, piece->bytes);
     }
-    if (fetch->failed && !fetch->flying)
-        finish_failed(transfer, stage);
+    landed(transfer, stage);
 }

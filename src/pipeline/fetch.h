@@ -28,6 +28,9 @@ bool tnd_fetch_next(struct tnd_transfer *transfer, uint32_t *ret_window);
 void tnd_fetch_issued(struct tnd_transfer *transfer, uint32_t window);
 /* The bytes of a window are in their places. */
 void tnd_fetch_arrived(struct tnd_transfer *transfer, uint32_t window);
+/* All of a stage was read: whether it may be used. Fails it, and tells that, when its files are no longer what they
+ * were, which a stage that comes again long after its load began has to look at. */
+int tnd_fetch_check(struct tnd_transfer *transfer, uint32_t stage);
 /* They never will be: its stage fails, once nothing of it is under way. */
 void tnd_fetch_failed(struct tnd_transfer *transfer, uint32_t window, const struct tnd_err *err);
 

@@ -28,6 +28,7 @@ int tnd_pipeline_init(struct tnd_pipeline *pipeline, const struct tnd_pipeline_o
     pthread_mutex_init(&pipeline->mutex, NULL);
     pipeline->worked_tail = &pipeline->worked;
     pipeline->ready_tail = &pipeline->ready;
+    pipeline->copying_tail = &pipeline->copying;
     pipeline->turn = &pipeline->active;
     return 0;
 }
@@ -211,6 +212,10 @@ static bool dispatch_ready(struct tnd_pipeline *pipeline)
             tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
             continue;
         }
+        if (transfer->upload.device) {
+            tnd_upload_submit(pipeline, chunk);
+            continue;
+        }
         tnd_transfer_account(transfer, pipeline->options.now_ns());
         transfer->working++;
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_WORKING);
@@ -243,7 +248,7 @@ static enum tnd_landing choose_landing(struct tnd_pipeline *pipeline, const stru
 {
     const struct tnd_window *window = &transfer->plan->windows[window_index];
 
-    if (converts(transfer, window))
+    if (transfer->upload.device || converts(transfer, window))
         return TND_LAND_POOL;
     if (transfer->files[window->file].map)
         return TND_LAND_MAP;
@@ -275,6 +280,8 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
 
     if (!file->engine && !tnd_transfer_attach(transfer, file, pipeline->io, pipeline->options.workers))
         return true; /* an error to go on from */
+    if (transfer->rereads)
+        tnd_io_through_cache(pipeline->io, file);
     landing = choose_landing(pipeline, transfer, index);
     chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);
     if (!chunk && pipeline->pool.counts[TND_CHUNK_FAILED] == pipeline->pool.chunk_count) {
@@ -404,6 +411,7 @@ bool tnd_pipeline_tick(struct tnd_pipeline *pipeline)
 
     atomic_store(&pipeline->mail, false);
     moved = collect_worked(pipeline);
+    moved |= tnd_upload_collect(pipeline);
     moved |= dispatch_ready(pipeline);
     moved |= adopt_added(pipeline);
     moved |= issue_reads(pipeline);
@@ -415,6 +423,10 @@ bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns)
 {
     bool moved;
 
+    if (pipeline->copying && !pipeline->reading && timeout_ns && !atomic_load(&pipeline->mail)) {
+        tnd_upload_wait(pipeline);
+        timeout_ns = 0;
+    }
     timeout_ns = tnd_hang_due(pipeline, timeout_ns);
     tnd_waker_prepare(&pipeline->waker);
     moved = reap_reads(pipeline, atomic_load(&pipeline->mail) ? 0 : timeout_ns);

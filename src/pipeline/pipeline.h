@@ -24,6 +24,7 @@ struct tnd_pipeline_options {
     uint64_t pool_bytes_max;
     uint64_t read_timeout_ns; /* a transfer none of whose reads come back for so long is given up */
     struct tnd_workers *workers;
+    struct tnd_device *device; /* where all transfers end; NULL: the host */
     uint64_t (*now_ns)(void);
 };
 
@@ -42,6 +43,7 @@ struct tnd_pipeline {
     struct tnd_transfer *active, **turn; /* a list, and whose window is next */
     uint32_t active_count;
     struct tnd_chunk *ready, **ready_tail;
+    struct tnd_chunk *copying, **copying_tail; /* by ticket */
     uint32_t reading;
     struct tnd_trial trial;
     struct tnd_depth depth;

@@ -9,8 +9,9 @@
 static const bool legal[TND_CHUNK_STATE_COUNT][TND_CHUNK_STATE_COUNT] = {
     [TND_CHUNK_FREE] = {[TND_CHUNK_READING] = true},
     [TND_CHUNK_READING] = {[TND_CHUNK_READY] = true, [TND_CHUNK_FREE] = true, [TND_CHUNK_FAILED] = true},
-    [TND_CHUNK_READY] = {[TND_CHUNK_WORKING] = true, [TND_CHUNK_FREE] = true},
+    [TND_CHUNK_READY] = {[TND_CHUNK_WORKING] = true, [TND_CHUNK_COPYING] = true, [TND_CHUNK_FREE] = true},
     [TND_CHUNK_WORKING] = {[TND_CHUNK_FREE] = true},
+    [TND_CHUNK_COPYING] = {[TND_CHUNK_FREE] = true},
     [TND_CHUNK_FAILED] = {[TND_CHUNK_FREE] = true},
 };
 

@@ -131,6 +131,14 @@ void tnd_readiness_forget(struct tnd_readiness *readiness, uint32_t stage, uint6
     }
 }
 
+void tnd_readiness_mark(struct tnd_readiness *readiness, uint32_t stage)
+{
+    pthread_mutex_lock(&readiness->mutex);
+    readiness->residency.stages[stage].marked = true;
+    announce(readiness, true);
+    pthread_mutex_unlock(&readiness->mutex);
+}
+
 void tnd_readiness_fail(struct tnd_readiness *readiness, uint32_t stage)
 {
     pthread_mutex_lock(&readiness->mutex);

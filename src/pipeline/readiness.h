@@ -45,6 +45,8 @@ void tnd_readiness_finish(struct tnd_readiness *readiness);
 void tnd_readiness_piece(struct tnd_readiness *readiness, uint32_t tensor, uint32_t bytes);
 /* A stage has left, or what came of it is worth nothing: bytes_arrived of it. Threads: the driver. */
 void tnd_readiness_forget(struct tnd_readiness *readiness, uint32_t stage, uint64_t bytes_arrived);
+/* All of a stage is in the device's queues, and its event marked. Threads: the driver. */
+void tnd_readiness_mark(struct tnd_readiness *readiness, uint32_t stage);
 /* A stage will not arrive; its err says why. Threads: the driver. */
 void tnd_readiness_fail(struct tnd_readiness *readiness, uint32_t stage);
 /* Nothing will touch the destination any more. Threads: the driver, once; the load may be gone when it returns. */

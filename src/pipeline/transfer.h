@@ -10,6 +10,7 @@
 #include "pipeline/digest.h"
 #include "pipeline/fetch.h"
 #include "pipeline/readiness.h"
+#include "pipeline/upload.h"
 #include "pipeline/workers.h"
 #include "plan/plan.h"
 
@@ -45,6 +46,7 @@ struct tnd_transfer {
     struct tnd_fetch *fetches; /* [plan stage_count] of a plan by layer, which goes stage by stage; else NULL */
     uint8_t *slots;            /* the window: [slot_bytes] for each layer in it */
     uint64_t slot_bytes;       /* 0: no window */
+    struct tnd_upload upload;
     enum tnd_switch in_place;
     uint8_t *fresh; /* destination memory that has no pages yet, NULL when it has, in the order of the plan */
     uint64_t fresh_bytes;
@@ -56,8 +58,11 @@ struct tnd_transfer {
 
     /* The driver's. */
     bool attached; /* at least one file */
+    bool turns_over; /* a layer has left the window, and will be read again */
+    bool fits_cache; /* turns_over: the page cache has room for the files */
+    bool rereads;    /* fits_cache: and is being read again, from there */
     uint32_t window_next; /* of a plan that is not by layer */
-    uint32_t reading, ready, working; /* chunks */
+    uint32_t reading, ready, working; /* chunks; working also by the device */
     struct tnd_err first_error;
     uint64_t accounted_ns;
     uint64_t progress_ns; /* when a read last came back, or there was none to wait for */

@@ -81,7 +81,7 @@ int tnd_residency_init(struct tnd_residency *residency, struct tnd_plan *plan, c
         stage->state = plan->by_layer ? TND_STAGE_ABSENT : TND_STAGE_FETCHING;
         stage->prefetched = !plan->by_layer;
     }
-    residency->stats.layers = plan->sizes.layer_count;
+    residency->stats.layers = residency->stats.resident_layers = plan->sizes.layer_count;
     residency->stats.shared_bytes = plan->sizes.shared_bytes;
     /* Nothing is computed before these are there: who waits for them waits for a synchronous load. */
     if (residency->stages[0].state)
@@ -97,10 +97,8 @@ int tnd_residency_init(struct tnd_residency *residency, struct tnd_plan *plan, c
 int tnd_residency_set_slots(struct tnd_residency *residency, struct tnd_plan *plan, uint32_t slot_count,
                             struct tnd_err *err)
 {
-    residency->stats.resident_layers = slot_count ? slot_count : residency->stats.layers;
+    residency->stats.resident_layers = slot_count;
     residency->stats.resident_bytes = plan->sizes.resident_bytes;
-    if (!slot_count)
-        return 0;
     residency->free_slots = tnd_arena_alloc(&plan->arena, slot_count, sizeof(*residency->free_slots));
     if (!residency->free_slots)
         return tnd_fail(err, -ENOMEM, "no memory for a window of %u layers", slot_count);
@@ -201,7 +199,8 @@ static void count_acquire(struct tnd_residency *residency, const struct tnd_stag
     *(!use->asked ? &stats->hits : use->late ? &stats->late_hits : &stats->sync_loads) += 1;
 }
 
-int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, uint64_t now_ns, struct tnd_err *ret_err)
+int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool marked, uint64_t now_ns,
+                          struct tnd_err *ret_err)
 {
     struct tnd_stage_use *use = &residency->stages[stage];
     bool layer = is_layer(residency, stage);
@@ -210,7 +209,7 @@ int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, uint6
         learn_compute(residency, stage, now_ns);
         move_to(residency, stage);
     }
-    if (use->state == TND_STAGE_RESIDENT) {
+    if (use->state == TND_STAGE_RESIDENT || (use->state == TND_STAGE_FETCHING && marked && use->marked)) {
         if (layer) {
             count_acquire(residency, use, now_ns);
             residency->begun = true;
@@ -235,14 +234,6 @@ int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, uint6
     }
     tnd_residency_demand(residency, stage);
     return 0;
-}
-
-bool tnd_residency_release(struct tnd_residency *residency, uint32_t stage)
-{
-    if (!residency->stages[stage].acquired)
-        return false;
-    residency->stages[stage].acquired--;
-    return true;
 }
 
 bool tnd_residency_wants(const struct tnd_residency *residency)
@@ -304,6 +295,7 @@ static bool begin(struct tnd_residency *residency, uint32_t stage, uint32_t dist
     }
     use->state = TND_STAGE_FETCHING;
     use->unissued = true;
+    use->marked = false;
     use->prefetched = !use->demand;
     use->begun_ns = now_ns;
     *ret_pick = (struct tnd_pick){.stage = stage, .begins = true, .evicted = victim};

@@ -34,6 +34,7 @@ struct tnd_stage_use {
     enum tnd_stage_state state;
     bool unissued;   /* FETCHING: there are reads of it to begin */
     bool prefetched; /* FETCHING, RESIDENT: begun before somebody asked */
+    bool marked;     /* FETCHING, RESIDENT: a device's queue can wait for it */
     bool returned;   /* it had been there before */
     bool pinned;
     bool asked;      /* an acquire was refused, and none has succeeded since */
@@ -91,11 +92,11 @@ int tnd_residency_set_slots(struct tnd_residency *residency, struct tnd_plan *pl
 
 /* ---- The consumer's side ---- */
 
-/* Takes a stage for use. 1: it is there; 0: not yet, it is asked for now; negative: it FAILED, ret_err has the
- * sentence, and it may be asked for again. -EINVAL when all of the window is pinned. */
-int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, uint64_t now_ns, struct tnd_err *ret_err);
-/* False when nobody had acquired it. */
-bool tnd_residency_release(struct tnd_residency *residency, uint32_t stage);
+/* Takes a stage for use, by a device's queue as soon as it is marked. 1: it is there; 0: not yet, it is asked for now;
+ * negative: it FAILED, ret_err has the sentence, and it may be asked for again. -EINVAL when all of the window is
+ * pinned. */
+int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool marked, uint64_t now_ns,
+                          struct tnd_err *ret_err);
 /* Asks for a stage that is not there. */
 void tnd_residency_demand(struct tnd_residency *residency, uint32_t stage);
 /* Asks for all of them, in the order of use. */

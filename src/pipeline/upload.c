@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/upload.h"
+
+#include <errno.h>
+
+#include "device/device.h"
+#include "model/model.h"
+#include "pipeline/pipeline.h"
+
+/* ---- Life -------------------------------------------------------------------------------------------------- */
+
+static int make_events(struct tnd_device *device, struct tnd_device_event **events, uint32_t count,
+                       struct tnd_err *err)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < count && r >= 0; i++)
+        r = device->ops->event_create(device, &events[i], err);
+    return r;
+}
+
+int tnd_upload_init(struct tnd_transfer *transfer, struct tnd_device *device, uint32_t slot_count, struct tnd_err *err)
+{
+    struct tnd_plan *plan = transfer->plan;
+    struct tnd_upload *upload = &transfer->upload;
+    int r;
+
+    *upload = (struct tnd_upload){
+        .device = device,
+        .unplaced = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*upload->unplaced)),
+        .marks = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*upload->marks)),
+        .slot_free = tnd_arena_alloc(&plan->arena, slot_count + 1u, sizeof(*upload->slot_free)),
+        .slot_count = slot_count,
+    };
+    if (!upload->unplaced || !upload->marks || !upload->slot_free) {
+        upload->device = NULL;
+        return tnd_fail(err, -ENOMEM, "no memory to keep count of %u layers", plan->stage_count);
+    }
+    for (uint32_t i = 0; i < plan->piece_count; i++)
+        upload->unplaced[tnd_plan_stage(plan, plan->pieces[i].tensor)]++;
+    r = make_events(device, upload->marks, plan->stage_count, err);
+    return r < 0 ? r : make_events(device, upload->slot_free, slot_count, err);
+}
+
+void tnd_upload_finish(struct tnd_transfer *transfer)
+{
+    struct tnd_upload *upload = &transfer->upload;
+
+    for (uint32_t i = 0; upload->device && i < transfer->plan->stage_count; i++)
+        if (upload->marks[i])
+            upload->device->ops->event_destroy(upload->device, upload->marks[i]);
+    for (uint32_t i = 0; upload->device && i < upload->slot_count; i++)
+        if (upload->slot_free[i])
+            upload->device->ops->event_destroy(upload->device, upload->slot_free[i]);
+    upload->device = NULL;
+}
+
+void tnd_upload_restart(struct tnd_transfer *transfer, uint32_t stage, uint32_t slot)
+{
+    const struct tnd_stage *planned = &transfer->plan->stages[stage];
+    struct tnd_upload *upload = &transfer->upload;
+    struct tnd_err err = {0};
+
+    upload->unplaced[stage] = 0;
+    for (uint32_t i = 0; i < planned->window_count; i++)
+        upload->unplaced[stage] += transfer->plan->windows[planned->window_first + i].piece_count;
+    if (slot < upload->slot_count && upload->device->ops->hold(upload->device, upload->slot_free[slot], &err) < 0)
+        tnd_transfer_keep_error(transfer, &err);
+}
+
+/* ---- There ------------------------------------------------------------------------------------------------- */
+
+/* All pieces of a stage are queued: what a consumer's stream waits for is known now. */
+static void mark(struct tnd_transfer *transfer, uint32_t stage)
+{
+    struct tnd_upload *upload = &transfer->upload;
+    struct tnd_err err = {0};
+
+    if (transfer->fetches && tnd_fetch_check(transfer, stage) < 0)
+        return;
+    if (upload->device->ops->mark(upload->device, upload->marks[stage], &err) < 0) {
+        tnd_transfer_keep_error(transfer, &err);
+        return;
+    }
+    tnd_readiness_mark(&transfer->readiness, stage);
+}
+
+void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
+{
+    struct tnd_transfer *transfer = chunk->transfer;
+    struct tnd_device *device = transfer->upload.device;
+    const struct tnd_plan *plan = transfer->plan;
+    const struct tnd_window *window = &plan->windows[chunk->window];
+    struct tnd_err why = {0}, err = {0};
+
+    tnd_transfer_account(transfer, pipeline->options.now_ns());
+    if (device->ops->place(device, chunk->buffer, chunk->read.spans, chunk->read.span_count, &chunk->ticket,
+                           &why) < 0) {
+        tnd_fail(&err, -EIO, "%s: tensor %s at offset %llu, buffer %u: %s", transfer->files[window->file].path,
+                 plan->model->tensors[plan->pieces[window->piece_first].tensor].name,
+                 (unsigned long long)window->offset, (uint32_t)(chunk - pipeline->pool.chunks), why.text);
+        tnd_transfer_keep_error(transfer, &err);
+        tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
+        return;
+    }
+    transfer->working++;
+    tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_COPYING);
+    chunk->next = NULL;
+    *pipeline->copying_tail = chunk;
+    pipeline->copying_tail = &chunk->next;
+    for (uint32_t i = 0; i < window->piece_count; i++) {
+        uint32_t stage = tnd_plan_stage(plan, plan->pieces[window->piece_first + i].tensor);
+
+        if (--transfer->upload.unplaced[stage] == 0)
+            mark(transfer, stage);
+    }
+}
+
+/* ---- And back ---------------------------------------------------------------------------------------------- */
+
+bool tnd_upload_collect(struct tnd_pipeline *pipeline)
+{
+    bool moved = false;
+
+    while (pipeline->copying) {
+        struct tnd_chunk *chunk = pipeline->copying;
+        struct tnd_transfer *transfer = chunk->transfer;
+        struct tnd_device *device = transfer->upload.device;
+        uint32_t window = chunk->window;
+        struct tnd_err err = {0};
+        int r = device->ops->done(device, chunk->ticket, &err);
+
+        if (r == 0)
+            break;
+        pipeline->copying = chunk->next;
+        if (!pipeline->copying)
+            pipeline->copying_tail = &pipeline->copying;
+        tnd_transfer_account(transfer, pipeline->options.now_ns());
+        transfer->working--;
+        tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
+        if (r < 0)
+            tnd_transfer_keep_error(transfer, &err);
+        else
+            tnd_transfer_arrived(transfer, window);
+        moved = true;
+    }
+    return moved;
+}
+
+void tnd_upload_wait(struct tnd_pipeline *pipeline)
+{
+    struct tnd_device *device = pipeline->copying->transfer->upload.device;
+    struct tnd_err err = {0};
+
+    device->ops->wait(device, pipeline->copying->ticket, &err); /* a failure is told once it is collected */
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TND_PIPELINE_UPLOAD_H
+#define TND_PIPELINE_UPLOAD_H
+
+/* Chunks on their way to a device that is not the host: given to its queues, and free again when it says so. A stage
+ * all of whose pieces are queued is marked: from then on a consumer's stream can wait for it without the host. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct tnd_chunk;
+struct tnd_device;
+struct tnd_device_event;
+struct tnd_pipeline;
+struct tnd_transfer;
+
+/* Of a transfer to a device; all empty on the host. */
+struct tnd_upload {
+    struct tnd_device *device; /* NULL: the host */
+    uint32_t *unplaced;        /* [plan stage_count] pieces that are not queued yet */
+    struct tnd_device_event **marks; /* [plan stage_count] over when the stage is there */
+    struct tnd_device_event **slot_free; /* [slot_count] over when the consumers of the layer that left are done */
+    uint32_t slot_count;
+};
+
+/* Counters and events; the arrays live in the plan's arena. -ENOMEM, -EIO. */
+int tnd_upload_init(struct tnd_transfer *transfer, struct tnd_device *device, uint32_t slot_count, struct tnd_err *err);
+/* Takes what init gave, also when it failed. */
+void tnd_upload_finish(struct tnd_transfer *transfer);
+/* A stage is fetched once more, into a slot: what is placed there waits for those that still read it. */
+void tnd_upload_restart(struct tnd_transfer *transfer, uint32_t stage, uint32_t slot);
+
+/* Gives a READY chunk to the device. Threads: the driver, as below. */
+void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk);
+/* Takes back what the device is done with; whether there was any. */
+bool tnd_upload_collect(struct tnd_pipeline *pipeline);
+/* Waits for the oldest one, for when there is nothing else to wait for. */
+void tnd_upload_wait(struct tnd_pipeline *pipeline);
+
+#endif
