@@ -8,7 +8,7 @@
 
 #define MARKS_LANE 0 /* of the phases: counters and marks are its process's */
 
-static const char *const group_names[LANE_GROUP_COUNT] = {"load", "engines", "slots", "workers"};
+static const char *const group_names[LANE_GROUP_COUNT] = {"load", "engines", "slots", "workers", "layers"};
 
 static uint64_t process_of(enum lane_group group)
 {

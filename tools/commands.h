@@ -8,6 +8,7 @@
 int command_info(const struct options *options);
 int command_plan(const struct options *options);
 int command_load(const struct options *options);
+int command_walk(const struct options *options);
 int command_digest(const struct options *options);
 int command_verify(const struct options *options);
 int command_doctor(const struct options *options);

@@ -151,6 +151,7 @@ static const char man_end[] =
     ".nf\n"
     "tundish load model.gguf\n"
     "tundish load model.safetensors \\-\\-dtype f16 \\-\\-svg load.svg\n"
+    "tundish walk model.gguf \\-\\-resident 50% \\-\\-svg walk.svg\n"
     "tundish digest model.gguf \\-\\-manifest\\-out model.manifest\n"
     "tundish verify model.gguf \\-\\-manifest model.manifest\n"
     ".fi\n";

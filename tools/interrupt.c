@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,12 +11,12 @@
 
 #include "text.h"
 
-static volatile sig_atomic_t noted;
+static atomic_bool noted; /* set by the handler, read on any thread */
 
 static void note(int signal_number)
 {
     (void)signal_number;
-    noted = 1; /* tnd_load_cancel() takes a lock, which a handler must not */
+    noted = true; /* tnd_load_cancel() takes a lock, which a handler must not */
 }
 
 void interrupt_init(void)
@@ -50,7 +51,7 @@ void interrupt_on_cut(const char *model)
 
 bool interrupted(void)
 {
-    return noted != 0;
+    return noted;
 }
 
 static void mask(int how)

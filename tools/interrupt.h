@@ -7,7 +7,7 @@
 /* The first SIGINT is noted, for the command to end cleanly at its next look; the second one kills. A SIGINT that was
  * ignored when the command started stays ignored. */
 void interrupt_init(void);
-bool interrupted(void);
+bool interrupted(void); /* any thread */
 
 /* Around calls that start threads, which inherit the mask: SIGINT then wakes the main thread and no other. */
 void interrupt_hold(void);

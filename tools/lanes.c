@@ -25,7 +25,8 @@ struct builder {
 const char *span_kind_name(enum span_kind kind)
 {
     static const char *const names[SPAN_KIND_COUNT] = {"phase", "busy", "read", "wait", "copy",
-                                                        "convert", "digest", "touch"};
+                                                        "convert", "digest", "touch", "absent", "fetching",
+                                                        "resident", "acquired"};
 
     return names[kind];
 }

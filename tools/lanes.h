@@ -20,6 +20,10 @@ enum span_kind {
     SPAN_CONVERT,
     SPAN_DIGEST,
     SPAN_TOUCH,
+    SPAN_ABSENT, /* what a layer of a walk is, from here on */
+    SPAN_FETCH,
+    SPAN_RESIDENT,
+    SPAN_ACQUIRED,
     SPAN_KIND_COUNT
 };
 
@@ -32,7 +36,7 @@ struct span {
     const struct tnd_trace_event *event; /* NULL for phases and busy engines */
 };
 
-enum lane_group { LANE_PHASES, LANE_ENGINES, LANE_SLOTS, LANE_WORKERS, LANE_GROUP_COUNT };
+enum lane_group { LANE_PHASES, LANE_ENGINES, LANE_SLOTS, LANE_WORKERS, LANE_LAYERS, LANE_GROUP_COUNT };
 
 struct lane {
     enum lane_group group;

@@ -62,7 +62,7 @@ int command_load(const struct options *options)
     struct trace trace;
     int code = runs_ns ? 0 : fail(EXIT_RESOURCE, "out of memory for the times of the runs");
 
-    trace_init(&trace);
+    trace_init(&trace, TRACE_WORK);
     if (options->trace || options->svg)
         session.trace = &trace;
     if (code == 0)

@@ -18,6 +18,7 @@ static int (*const runs[COMMAND_COUNT])(const struct options *options) = {
     [COMMAND_INFO] = command_info,
     [COMMAND_PLAN] = command_plan,
     [COMMAND_LOAD] = command_load,
+    [COMMAND_WALK] = command_walk,
     [COMMAND_DIGEST] = command_digest,
     [COMMAND_VERIFY] = command_verify,
     [COMMAND_DOCTOR] = command_doctor,

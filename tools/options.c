@@ -11,12 +11,13 @@
 #include "text.h"
 
 #define ALL ((1U << COMMAND_COUNT) - 1)
-#define MOVES (1U << COMMAND_PLAN | 1U << COMMAND_LOAD | 1U << COMMAND_DIGEST | 1U << COMMAND_VERIFY)
-#define PARTS (MOVES & ~VERIFY) /* what may leave tensors out */
 #define PLAN (1U << COMMAND_PLAN)
 #define LOAD (1U << COMMAND_LOAD)
+#define WALK (1U << COMMAND_WALK)
 #define DIGEST (1U << COMMAND_DIGEST)
 #define VERIFY (1U << COMMAND_VERIFY)
+#define MOVES (PLAN | LOAD | WALK | DIGEST | VERIFY)
+#define PARTS (MOVES & ~VERIFY) /* what may leave tensors out */
 #define COLUMNS_MAX 100 /* of usage texts */
 
 #define AT(member) offsetof(struct options, member)
@@ -34,8 +35,8 @@ const struct option_spec option_specs[] = {
     {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", PARTS, OPTION_TEXT, AT(only), 0, 0},
     {"--layers", "A-B", "only these layers, both ends included; A alone for one", PARTS, OPTION_LAYERS, AT(layer_first),
      0, INT32_MAX - 1},
-    {"--order", "use|file", "what is used first arrives first, or as the bytes lie", MOVES, OPTION_CHOICE, AT(order), 0,
-     0},
+    {"--order", "use|file", "what is used first arrives first, or as the bytes lie", MOVES & ~WALK, OPTION_CHOICE,
+     AT(order), 0, 0},
     {"--pool", "BYTES", "most memory for the buffers that reads land in", MOVES, OPTION_BYTES, AT(pool_bytes), 1,
      INT64_MAX},
     {"--chunk", "BYTES", "longest read, a power of two from 64K to 64M", MOVES, OPTION_BYTES, AT(chunk_bytes), 64 << 10,
@@ -47,10 +48,19 @@ const struct option_spec option_specs[] = {
      OPTION_COUNT, AT(read_timeout_s), 1, 86400 * 365},
     {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, OPTION_RATE, AT(disk_bytes_per_s), 0, 0},
     {"--repeat", "N", "load N times with the same loader", LOAD, OPTION_COUNT, AT(repeat), 1, 1000000},
+    {"--tokens", "N", "take all layers in turn for so many tokens; 8 without this", WALK, OPTION_COUNT, AT(tokens), 1,
+     100000},
+    {"--resident", "BYTES|P%", "memory that layers come and go in, or its share of what all of them take", WALK,
+     OPTION_SHARE, AT(resident_bytes), 1, INT64_MAX},
+    {"--compute-us", "auto|N", "compute so long with a layer; auto: 1.05 times what it takes to read one", WALK,
+     OPTION_COUNT_AUTO, AT(compute_us), 0, 60000000},
+    {"--ahead", "auto|N", "layers to fetch ahead of the one that is computed with; 0 for none", WALK,
+     OPTION_COUNT_AUTO, AT(ahead), 0, 65535},
+    {"--lazy", NULL, "read a layer when it is asked for, or comes next", WALK, OPTION_FLAG, AT(lazy), 0, 0},
     {"--digest", "off|xxh3", "take digests in passing", LOAD, OPTION_CHOICE, AT(digest), 0, 0},
     {"--trace", "FILE", "write what was done when to FILE, for chrome://tracing and Perfetto", LOAD, OPTION_FILE,
      AT(trace), 0, 0},
-    {"--svg", "FILE", "the same to FILE as a picture", LOAD, OPTION_FILE, AT(svg), 0, 0},
+    {"--svg", "FILE", "write a picture of what was done when to FILE", LOAD | WALK, OPTION_FILE, AT(svg), 0, 0},
     {"--algo", "sha256|xxh3", "xxh3 is faster; it finds accidents, not what somebody changed", DIGEST, OPTION_CHOICE,
      AT(algo), 0, 0},
     {"--values", "N", "the first N values of each tensor too", DIGEST, OPTION_COUNT, AT(values), 0, 1000000},
@@ -67,6 +77,7 @@ const struct command_spec command_specs[COMMAND_COUNT] = {
     [COMMAND_INFO] = {"info", "what a model's files hold; reads no tensor data"},
     [COMMAND_PLAN] = {"plan", "what a load would read and take, before it takes anything"},
     [COMMAND_LOAD] = {"load", "load a model into memory and say how fast it came and why"},
+    [COMMAND_WALK] = {"walk", "take a model's layers in turn, as inference does, and say what that had to wait for"},
     [COMMAND_DIGEST] = {"digest", "load, and take the SHA-256 or XXH3 of each tensor's bytes"},
     [COMMAND_VERIFY] = {"verify", "check a model's structure, and its bytes against digests that are known"},
     [COMMAND_DOCTOR] = {"doctor", "what this machine allows and refuses, and what to do about it"},
@@ -157,13 +168,26 @@ static bool parse_number(const struct option_spec *spec, const char *text, uint6
 
     if (!end)
         return false;
-    if (*end != '\0' && spec->kind == OPTION_BYTES) {
+    if (*end != '\0' && (spec->kind == OPTION_BYTES || spec->kind == OPTION_SHARE)) {
         suffix = strchr(suffixes, toupper((unsigned char)*end));
         if (!suffix || __builtin_mul_overflow(*ret_value, (uint64_t)1 << 10 * (suffix - suffixes + 1), ret_value))
             return false;
         end++;
     }
     return *end == '\0' && *ret_value >= spec->min && *ret_value <= spec->max;
+}
+
+/* A number of bytes, or a share of what there is. */
+static bool parse_share(const struct option_spec *spec, const char *text, struct options *options)
+{
+    uint64_t percent;
+    const char *end = parse_digits(text, &percent);
+
+    options->resident_bytes = options->resident_percent = 0; /* the last one counts */
+    if (!end || strcmp(end, "%") != 0)
+        return parse_number(spec, text, &options->resident_bytes);
+    options->resident_percent = percent;
+    return percent >= 1 && percent <= 100;
 }
 
 static bool parse_layers(const struct option_spec *spec, const char *text, struct options *options)
@@ -242,6 +266,13 @@ static bool parse_value(const struct option_spec *spec, const char *text, struct
     case OPTION_BYTES:
     case OPTION_COUNT:
         return parse_number(spec, text, member);
+    case OPTION_COUNT_AUTO:
+        if (strcmp(text, "auto") != 0)
+            return parse_number(spec, text, member);
+        *(uint64_t *)member = OPTION_AUTO;
+        return true;
+    case OPTION_SHARE:
+        return parse_share(spec, text, options);
     case OPTION_TEXT:
     case OPTION_FILE:
         *(const char **)member = text;
@@ -316,7 +347,7 @@ int options_parse(struct options *options, enum command command, int argument_co
 {
     bool only_models = false; /* after -- */
 
-    *options = (struct options){.cuda = -1, .repeat = 1};
+    *options = (struct options){.cuda = -1, .repeat = 1, .tokens = 8, .compute_us = OPTION_AUTO, .ahead = OPTION_AUTO};
     for (int i = 0; i < argument_count;) {
         if (only_models || arguments[i][0] != '-' || arguments[i][1] == '\0') {
             if (options->model)

@@ -11,12 +11,14 @@
 
 #include "tundish.h"
 
-enum command { COMMAND_INFO, COMMAND_PLAN, COMMAND_LOAD, COMMAND_DIGEST, COMMAND_VERIFY, COMMAND_DOCTOR,
+enum command { COMMAND_INFO, COMMAND_PLAN, COMMAND_LOAD, COMMAND_WALK, COMMAND_DIGEST, COMMAND_VERIFY, COMMAND_DOCTOR,
                COMMAND_COUNT };
+
+#define OPTION_AUTO UINT64_MAX /* of a number that may also be found out */
 
 struct options {
     const char *model;
-    bool help, json, verbose;
+    bool help, json, verbose, lazy;
     int engine, direct, in_place, order; /* enum tnd_engine, tnd_switch, tnd_switch, tnd_order */
     int dtype;                           /* of dtypes in library.c */
     int digest;                          /* enum tnd_digest */
@@ -28,6 +30,8 @@ struct options {
     uint32_t layer_first, layer_count;
     uint64_t pool_bytes, chunk_bytes, memory_bytes;
     uint64_t depth, threads, repeat, values, read_timeout_s;
+    uint64_t tokens, compute_us, ahead; /* the last two may be OPTION_AUTO */
+    uint64_t resident_bytes, resident_percent; /* one of them, or 0: all */
     double disk_bytes_per_s; /* 0 = not given */
 };
 
@@ -43,7 +47,7 @@ enum command options_command(const char *name);
 /* ---- The tables -------------------------------------------------------------------------------------------- */
 
 enum option_kind { OPTION_FLAG, OPTION_CHOICE, OPTION_BYTES, OPTION_COUNT, OPTION_TEXT, OPTION_FILE, OPTION_LAYERS,
-                   OPTION_DEVICE, OPTION_RATE };
+                   OPTION_DEVICE, OPTION_RATE, OPTION_COUNT_AUTO, OPTION_SHARE };
 
 struct option_spec {
     const char *name;

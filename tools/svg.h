@@ -2,8 +2,7 @@
 #ifndef TOOLS_SVG_H
 #define TOOLS_SVG_H
 
-/* A load as a picture: GB/s and reads in flight over time, a row for each engine, slot and worker. No script, its own
- * background, at most a few thousand bars: what would be too narrow to see is drawn together. */
+/* A load as a picture: GB/s and reads in flight over time, a row for each engine, slot and worker. */
 
 #include <stdio.h>
 

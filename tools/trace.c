@@ -5,9 +5,9 @@
 
 #define EVENTS_AT_FIRST 4096
 
-void trace_init(struct trace *trace)
+void trace_init(struct trace *trace, uint32_t kinds)
 {
-    *trace = (struct trace){.recording = false};
+    *trace = (struct trace){.kinds = kinds};
     pthread_mutex_init(&trace->mutex, NULL);
 }
 
@@ -55,6 +55,8 @@ void trace_record(void *cookie, const struct tnd_trace_event *event)
 {
     struct trace *trace = cookie;
 
+    if (!(trace->kinds & 1U << event->kind))
+        return;
     pthread_mutex_lock(&trace->mutex);
     if (trace->recording && trace->dropped == 0 && make_room(trace)) /* what is kept has no gaps */
         trace->events[trace->count++] = *event;

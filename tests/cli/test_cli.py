@@ -402,7 +402,7 @@ def test_usage_numbers(case):
 
 
 def test_usage_texts(case):
-    for command in ("info", "plan", "load", "digest", "verify", "doctor"):
+    for command in ("info", "plan", "load", "walk", "digest", "verify", "doctor"):
         text = done(command, "--help").stdout.decode()
         assert f"usage: tundish {command}" in text and "--json" in text
         equal("--engine", "--engine" in text, command not in ("info", "doctor"))
@@ -415,7 +415,7 @@ def test_usage_texts(case):
 
 
 def test_no_device(case):
-    for command in ("plan", "load", "digest"):
+    for command in ("plan", "load", "walk", "digest"):
         refused(6, command, case.gguf, "--device", "cuda:0", words=["cuda:0", "no CUDA device"])
 
 
@@ -499,8 +499,8 @@ def test_full_output(case):
         raise Skipped("no /dev/full")
     with open("/dev/full", "wb") as full:
         for arguments in (["info", case.gguf], ["info", case.gguf, "--json"], ["plan", case.gguf], ["load", case.gguf],
-                          ["digest", case.gguf], ["digest", case.gguf, "--json"], ["verify", case.gguf], ["doctor"],
-                          ["--help"], ["--version"]):
+                          ["walk", case.gguf], ["digest", case.gguf], ["digest", case.gguf, "--json"],
+                          ["verify", case.gguf], ["doctor"], ["--help"], ["--version"]):
             refused(1, *arguments, stdout=full, words=["cannot write", os.strerror(errno.ENOSPC)])
 
 

@@ -54,8 +54,8 @@ static void setup(void)
         snprintf(header + strlen(header), sizeof(header) - strlen(header),
                  "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%u],\"data_offsets\":[%u,%u]}", i ? "," : "",
                  name_of(i, name, sizeof(name)), ELEMENTS, i * TENSOR_BYTES, (i + 1) * TENSOR_BYTES);
-    strcat(header, "}");
     header_bytes = strlen(header);
+    header[header_bytes++] = '}';
     snprintf(path, sizeof(path), "%s/tundish-test-XXXXXX.safetensors", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     file = fdopen(mkstemps(path, 12), "wb");
     ck_assert_ptr_nonnull(file);
