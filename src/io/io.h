@@ -122,7 +122,8 @@ int tnd_io_attach(struct tnd_io *io, struct tnd_io_file *file, struct tnd_err *e
 /* With no read of it left. */
 void tnd_io_detach(struct tnd_io *io, struct tnd_io_file *file);
 
-/* This file will be read again: from now on through the page cache, unless direct reads were demanded. */
+/* What is read of this file from now on will be read again: through the page cache, unless direct reads were
+ * demanded. */
 void tnd_io_through_cache(struct tnd_io *io, struct tnd_io_file *file);
 
 /* Whether reads of this file can go to spans straight: a copy out of the page cache, which any address suits. */

@@ -72,8 +72,9 @@ static void move_stage(struct tnd_transfer *transfer, uint32_t stage, uint32_t s
     fetch->slot = slot;
 }
 
-/* Whether a window that turns over is served from the page cache, or goes round it: a file that does not fit would only
- * push out what others have there, and not one page of it would be found again. */
+/* Whether the layers of a window, which will be read again, are read through the page cache: measured, that pays from
+ * the third token on. A file that does not fit would only push out what others have there, and not one page of it would
+ * be found again. */
 static void decide_cache(struct tnd_transfer *transfer)
 {
     uint64_t bytes = 0, available = tnd_memory_available();
@@ -81,11 +82,12 @@ static void decide_cache(struct tnd_transfer *transfer)
     for (uint32_t i = 0; i < transfer->file_count; i++)
         bytes += transfer->files[i].bytes;
     transfer->fits_cache = bytes <= available / 100 * CACHE_PERCENT_MAX;
-    transfer->turns_over = true;
-    tnd_reasons_add(&transfer->reasons,
-                    "the window turns over: %llu bytes of files %s the page cache, of %llu bytes of free memory",
-                    (unsigned long long)bytes, transfer->fits_cache ? "are read again from" : "are kept out of",
-                    (unsigned long long)available);
+    transfer->windowed = true;
+    if (!transfer->fits_cache)
+        tnd_reasons_add(&transfer->reasons,
+                        "files of %llu bytes do not fit the page cache: %llu are available, and each time the window "
+                        "turns over they are read again from the disk",
+                        (unsigned long long)bytes, (unsigned long long)available);
 }
 
 /* The pages that a stage which left has in mappings and cache, run by run of its windows. */
@@ -114,8 +116,6 @@ static void leave(struct tnd_transfer *transfer, uint32_t stage)
     trace(transfer, TND_TRACE_EVICT, stage, transfer->readiness.now_ns());
     tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
     fetch->bytes_arrived = 0;
-    if (!transfer->turns_over)
-        decide_cache(transfer);
     forget_pages(transfer, &transfer->plan->stages[stage]);
 #ifdef TND_POISON
     if (!transfer->upload.device)
@@ -130,9 +130,11 @@ static void begin(struct tnd_transfer *transfer, const struct tnd_pick *pick)
 
     if (pick->evicted != TND_STAGE_NONE)
         leave(transfer, pick->evicted);
-    transfer->rereads = transfer->rereads || (use_of(transfer, pick->stage)->returned && transfer->fits_cache);
-    if (slot != TND_SLOT_NONE)
+    if (slot != TND_SLOT_NONE) {
+        if (!transfer->windowed)
+            decide_cache(transfer);
         move_stage(transfer, pick->stage, slot);
+    }
     if (transfer->upload.device)
         tnd_upload_restart(transfer, pick->stage, slot);
     fetch->window_next = 0;

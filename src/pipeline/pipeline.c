@@ -280,7 +280,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
 
     if (!file->engine && !tnd_transfer_attach(transfer, file, pipeline->io, pipeline->options.workers))
         return true; /* an error to go on from */
-    if (transfer->rereads)
+    if (transfer->fits_cache)
         tnd_io_through_cache(pipeline->io, file);
     landing = choose_landing(pipeline, transfer, index);
     chunk = tnd_pool_take(&pipeline->pool, landing != TND_LAND_POOL);

@@ -58,9 +58,8 @@ struct tnd_transfer {
 
     /* The driver's. */
     bool attached; /* at least one file */
-    bool turns_over; /* a layer has left the window, and will be read again */
-    bool fits_cache; /* turns_over: the page cache has room for the files */
-    bool rereads;    /* fits_cache: and is being read again, from there */
+    bool windowed;     /* a layer has been begun that will be read again */
+    bool fits_cache;   /* windowed: the page cache has room for the files, and serves the layers */
     uint32_t window_next; /* of a plan that is not by layer */
     uint32_t reading, ready, working; /* chunks; working also by the device */
     struct tnd_err first_error;
