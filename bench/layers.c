@@ -3,8 +3,8 @@
 /* One consumer of layers in one process, through the public header only: what a token takes, and what an acquire costs
  * once a layer is there. It computes by keeping its core busy.
  *
- *   bench-layers [--tokens N] [--resident BYTES] [--compute-ns N] [--engine NAME] [--direct on|off] [--lazy] [--ahead N]
- *                MODEL */
+ *   bench-layers [--tokens N] [--resident BYTES] [--compute-ns N] [--engine NAME] [--direct on|off] [--ahead N]
+ *                [--lazy] MODEL */
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Measures layers as a consumer takes them, whole models and through windows, beside the disk alone in the same minute.
-Prints Markdown and writes bench/results/*-walk.json. Cold is made as in run.py. Reads go past the page cache unless a row
-says otherwise, so that a second token finds what the first one did.
+Prints Markdown and writes bench/results/*-walk.json. Cold is made as in run.py. Reads go past the page cache unless a
+row says otherwise, so that a second token finds what the first one did.
 
     bench/walk.py [--build FOLDER] [--rounds N] [MODEL …]"""
 
@@ -81,8 +81,8 @@ class Bench:
 
     def aim(self, model, what, values, bound, holds):
         if model.path.stat().st_size >= LARGE_BYTES:
-            self.aims.append([f"{model.path.name}: {what}", bound, spread(values, 3), "yes" if holds(median(values)) else
-                              "no"])
+            self.aims.append([f"{model.path.name}: {what}", bound, spread(values, 3),
+                              "yes" if holds(median(values)) else "no"])
 
 
 def each(runs, key, scale=1):
@@ -135,8 +135,8 @@ def hand_over(bench, model):
     def once():
         rate = model.disk_rate()
         model.cold()
-        load = json.loads(subprocess.run([model.build / "tools/tundish", "load", "--json", "--direct", "on", model.path],
-                                         stdout=subprocess.PIPE, check=True).stdout)
+        command = [model.build / "tools/tundish", "load", "--json", "--direct", "on", model.path]
+        load = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         run = model.run("--direct", "on", "--tokens", 3)
         lazy = model.run("--direct", "on", "--tokens", 3, "--lazy")
         return {"first_ns": run["first_layer_ns"], "first_disk_ns": model.first_bytes / rate * 1e9,

@@ -93,6 +93,7 @@ int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned)
         return r;
     pthread_mutex_lock(&readiness->mutex);
     readiness->residency.stages[stage].pinned = pinned;
+    tnd_readiness_stir(readiness); /* it may have been the last place: then there is nothing to wait for */
     tell_driver(load);
     pthread_mutex_unlock(&readiness->mutex);
     return 0;

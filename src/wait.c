@@ -18,14 +18,16 @@ int tnd_load_fail_argument(const char *sentence)
 }
 
 /* Under the readiness's mutex: -EAGAIN when it is not there yet, and asked for. */
-static int ask(struct tnd_load *load, const struct tnd_awaited *awaited, struct tnd_err *err)
+static int ask(struct tnd_load *load, const struct tnd_awaited *awaited, struct tnd_refusal *refusal,
+               struct tnd_err *err)
 {
     struct tnd_readiness *readiness = &load->transfer.readiness;
     struct tnd_residency *residency = &readiness->residency;
     int r;
 
     if (awaited->acquire) {
-        r = tnd_residency_acquire(residency, awaited->stage, awaited->marked, readiness->now_ns(), err);
+        r = tnd_residency_acquire(residency, awaited->stage, awaited->marked, refusal,
+                                  readiness->now_ns(), err);
         if (r)
             return r < 0 ? r : 0;
         r = tnd_readiness_look(readiness, NULL);
@@ -47,43 +49,31 @@ static int ask(struct tnd_load *load, const struct tnd_awaited *awaited, struct 
     return -EAGAIN;
 }
 
-/* One turn: asks, and waits until that may have changed. Returns what was answered; -EAGAIN once it is until_ns. */
-static int ask_and_wait(struct tnd_load *load, const struct tnd_awaited *awaited, bool waits, uint64_t until_ns,
-                        struct tnd_err *err)
+/* Asks, and with until_ns again whenever something has changed, until then; 0: once. Returns what was answered
+ * last. */
+static int ask_and_wait(struct tnd_load *load, const struct tnd_awaited *awaited, struct tnd_refusal *refusal,
+                        uint64_t until_ns, struct tnd_err *err)
 {
     struct tnd_readiness *readiness = &load->transfer.readiness;
-    struct tnd_stage_use *use = NULL;
-    bool wants;
     int r;
 
-    if (awaited->stage != TND_STAGE_NONE)
-        use = &readiness->residency.stages[awaited->stage];
     pthread_mutex_lock(&readiness->mutex);
-    atomic_fetch_add(&readiness->waiting, 1);
-    if (use)
-        use->waiting++; /* it does not leave again before this thread has seen it */
-    for (;;) {
-        r = ask(load, awaited, err);
-        wants = load->plan.by_layer && tnd_residency_wants(&readiness->residency);
-        if (wants)
+    do {
+        r = ask(load, awaited, refusal, err);
+        if (load->plan.by_layer && tnd_residency_wants(&readiness->residency))
             tnd_pipeline_kick(&load->loader->pipeline);
-        if (r != -EAGAIN || !waits || !tnd_readiness_wait(readiness, until_ns))
-            break;
-    }
-    if (use)
-        use->waiting--;
-    atomic_fetch_sub(&readiness->waiting, 1);
+    } while (r == -EAGAIN && until_ns && tnd_readiness_wait(readiness, until_ns));
     pthread_mutex_unlock(&readiness->mutex);
     return r;
 }
 
 /* The same for a thread that has to step the loader meanwhile. */
-static int ask_and_step(struct tnd_load *load, const struct tnd_awaited *awaited, uint64_t until_ns,
-                        struct tnd_err *err)
+static int ask_and_step(struct tnd_load *load, const struct tnd_awaited *awaited, struct tnd_refusal *refusal,
+                        uint64_t until_ns, struct tnd_err *err)
 {
     int r;
 
-    while ((r = ask_and_wait(load, awaited, false, 0, err)) == -EAGAIN) {
+    while ((r = ask_and_wait(load, awaited, refusal, 0, err)) == -EAGAIN) {
         uint64_t now = tnd_now_ns();
         int stepped;
 
@@ -98,20 +88,36 @@ static int ask_and_step(struct tnd_load *load, const struct tnd_awaited *awaited
     return r;
 }
 
+/* Counts a thread in, or out, that waits: it is told of changes, and what it waits for does not leave again before it
+ * has seen it. */
+static void count_waiter(struct tnd_load *load, const struct tnd_awaited *awaited, bool in)
+{
+    struct tnd_readiness *readiness = &load->transfer.readiness;
+
+    pthread_mutex_lock(&readiness->mutex);
+    atomic_fetch_add(&readiness->waiting, in ? 1 : -1u);
+    if (awaited->stage != TND_STAGE_NONE)
+        readiness->residency.stages[awaited->stage].waiting += in ? 1 : -1u;
+    pthread_mutex_unlock(&readiness->mutex);
+}
+
 int tnd_load_await(struct tnd_load *load, const struct tnd_awaited *awaited, int64_t timeout_ns)
 {
     uint64_t until = timeout_ns < 0 ? UINT64_MAX : tnd_now_ns() + (uint64_t)timeout_ns;
+    struct tnd_refusal refusal = {0};
     struct tnd_err err = {0};
     int r = awaited->acquire ? -EAGAIN : tnd_readiness_look(&load->transfer.readiness, awaited->left);
 
     if (r == 0)
         return 0;
-    if (timeout_ns && tnd_loader_steps_here(load->loader))
-        r = ask_and_step(load, awaited, until, &err);
-    else
-        r = ask_and_wait(load, awaited, timeout_ns != 0, until, &err);
-    if (r == -EAGAIN)
-        return timeout_ns ? -ETIMEDOUT : -EAGAIN;
+    r = ask_and_wait(load, awaited, timeout_ns ? &refusal : NULL, 0, &err);
+    if (r == -EAGAIN && timeout_ns) {
+        count_waiter(load, awaited, true);
+        r = tnd_loader_steps_here(load->loader) ? ask_and_step(load, awaited, &refusal, until, &err)
+                                                : ask_and_wait(load, awaited, &refusal, until, &err);
+        count_waiter(load, awaited, false);
+        r = r == -EAGAIN ? -ETIMEDOUT : r;
+    }
     if (r < 0 && err.result)
         tnd_err_publish(&err);
     return r;

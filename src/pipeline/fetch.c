@@ -24,11 +24,12 @@ static void trace(const struct tnd_transfer *transfer, enum tnd_trace_kind kind,
 {
     const struct tnd_plan *plan = transfer->plan;
     const struct tnd_stage *planned = &plan->stages[stage];
+    bool has_slot = transfer->slot_bytes && stage > 0 && stage + 1 < plan->stage_count;
 
     if (transfer->trace.write)
         tnd_trace_tell(&transfer->trace, &(struct tnd_trace_event){
             .kind = kind,
-            .slot = transfer->slot_bytes ? transfer->fetches[stage].slot : UINT32_MAX,
+            .slot = has_slot ? transfer->fetches[stage].slot : UINT32_MAX,
             .worker = UINT32_MAX,
             .start_ns = start_ns,
             .end_ns = transfer->readiness.now_ns(),

@@ -181,6 +181,11 @@ bool tnd_readiness_wait(struct tnd_readiness *readiness, uint64_t until_ns)
     return readiness->changes != seen;
 }
 
+void tnd_readiness_stir(struct tnd_readiness *readiness)
+{
+    announce(readiness, false);
+}
+
 int tnd_readiness_event_fd(struct tnd_readiness *readiness)
 {
     int fd;

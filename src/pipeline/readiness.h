@@ -57,6 +57,8 @@ int tnd_readiness_look(const struct tnd_readiness *readiness, const atomic_uint 
 /* Under mutex: waits until something is announced. False when it is until_ns on the monotonic clock (UINT64_MAX: no
  * limit). Whoever waits counts itself in `waiting` before it looks. */
 bool tnd_readiness_wait(struct tnd_readiness *readiness, uint64_t until_ns);
+/* Under mutex: those who wait look again. */
+void tnd_readiness_stir(struct tnd_readiness *readiness);
 /* -ENOMEM when the system has no descriptor. */
 int tnd_readiness_event_fd(struct tnd_readiness *readiness);
 

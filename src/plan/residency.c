@@ -189,49 +189,52 @@ static bool all_pinned(const struct tnd_residency *residency)
     return residency->slot_count && pinned == residency->slot_count;
 }
 
-static void count_acquire(struct tnd_residency *residency, const struct tnd_stage_use *use, uint64_t now_ns)
+static void count_acquire(struct tnd_residency *residency, const struct tnd_refusal *refusal, uint64_t now_ns)
 {
     struct tnd_layer_stats *stats = &residency->stats;
 
     stats->acquires++;
-    if (use->asked)
-        stats->stalled_ns += now_ns - use->asked_ns;
-    *(!use->asked ? &stats->hits : use->late ? &stats->late_hits : &stats->sync_loads) += 1;
+    if (refusal->refused)
+        stats->stalled_ns += now_ns - refusal->since_ns;
+    *(!refusal->refused ? &stats->hits : refusal->late ? &stats->late_hits : &stats->sync_loads) += 1;
 }
 
-int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool marked, uint64_t now_ns,
-                          struct tnd_err *ret_err)
+int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool marked, struct tnd_refusal *refusal,
+                          uint64_t now_ns, struct tnd_err *ret_err)
 {
     struct tnd_stage_use *use = &residency->stages[stage];
     bool layer = is_layer(residency, stage);
 
-    if (layer && !use->asked) {
+    if (!refusal)
+        refusal = &use->polled;
+    if (layer && !refusal->refused) {
         learn_compute(residency, stage, now_ns);
         move_to(residency, stage);
     }
     if (use->state == TND_STAGE_RESIDENT || (use->state == TND_STAGE_FETCHING && marked && use->marked)) {
         if (layer) {
-            count_acquire(residency, use, now_ns);
+            count_acquire(residency, refusal, now_ns);
             residency->begun = true;
             residency->acquired_ns = now_ns;
             residency->acquired_last = stage;
         }
-        use->asked = false;
+        refusal->refused = false;
         use->acquired++;
         return 1;
     }
     if (tnd_residency_take_failure(residency, stage, ret_err)) {
-        use->asked = false;
+        refusal->refused = false;
         return ret_err->result;
     }
     if (use->state == TND_STAGE_ABSENT && layer && all_pinned(residency))
         return tnd_fail(ret_err, -EINVAL, "layer %u has no room: all %u layers in the window are pinned", stage - 1,
                         residency->slot_count);
-    if (!use->asked) {
-        use->asked = true;
-        use->asked_ns = now_ns;
-        use->late = use->state == TND_STAGE_FETCHING && use->prefetched;
-    }
+    if (!refusal->refused)
+        *refusal = (struct tnd_refusal){
+            .refused = true,
+            .late = use->state == TND_STAGE_FETCHING && use->prefetched,
+            .since_ns = now_ns,
+        };
     tnd_residency_demand(residency, stage);
     return 0;
 }
@@ -243,11 +246,11 @@ bool tnd_residency_wants(const struct tnd_residency *residency)
 
 /* ---- The driver's side ------------------------------------------------------------------------------------- */
 
-/* Whether a layer may leave. For one that somebody asked for, also one that was asked for and not taken since. */
+/* Whether a layer may leave. For one that somebody asked for, also one that was polled for and not taken since. */
 static bool may_leave(const struct tnd_stage_use *use, bool demanded)
 {
     return use->state == TND_STAGE_RESIDENT && use->slot != TND_SLOT_NONE && !use->acquired && !use->waiting &&
-           !use->pinned && (!use->asked || demanded);
+           !use->pinned && (!use->polled.refused || demanded);
 }
 
 /* The layer to leave for one whose use is `distance` places away: the one whose next use is farthest, and farther than
@@ -264,7 +267,7 @@ static uint32_t choose_victim(struct tnd_residency *residency, uint32_t distance
             continue;
         use->seen = walk;
         if (may_leave(use, demanded) && (demanded || i > distance) &&
-            (victim == TND_STAGE_NONE || !use->asked))
+            (victim == TND_STAGE_NONE || !use->polled.refused))
             victim = stage;
     }
     for (uint32_t stage = 1; stage < last_stage(residency); stage++)
@@ -390,6 +393,8 @@ void tnd_residency_fetched(struct tnd_residency *residency, uint32_t stage, uint
     use->state = TND_STAGE_RESIDENT;
     use->demand = 0;
     residency->resident++;
+    if (!bytes) /* it was there from the start */
+        return;
     residency->stats.fetches++;
     residency->stats.bytes_fetched += bytes;
     residency->stats.bytes_reread += use->returned ? bytes : 0;

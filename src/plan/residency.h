@@ -7,8 +7,8 @@
  * A consumer uses layers in an order, over and over. Fetched is first what somebody asked for, then what comes next in
  * that order, up to `ahead` layers. In a window, which has room for some layers only, that takes the place of the layer
  * whose next use is farthest (Belady, "A study of replacement algorithms for a virtual-storage computer", 1966), and of
- * none that is used sooner than what is fetched for it. In a cyclic order that keeps most of the window and re-reads
- * only what does not fit, where oldest-first would re-read all.
+ * none that is used sooner than what is fetched for it. In a cyclic order of N layers, W of them in the window and a
+ * ahead, that reads N - W layers again in N - 1 - a uses, where oldest-first would read all of them.
  *
  * Stages are the plan's: shared-in, the layers, shared-out. */
 
@@ -30,6 +30,13 @@ enum tnd_stage_state {
     TND_STAGE_FAILED,   /* until somebody has been told */
 };
 
+/* A use that was refused at first, as its layer was not there. */
+struct tnd_refusal {
+    bool refused;
+    bool late; /* the layer was being fetched ahead */
+    uint64_t since_ns;
+};
+
 struct tnd_stage_use {
     enum tnd_stage_state state;
     bool unissued;   /* FETCHING: there are reads of it to begin */
@@ -37,14 +44,13 @@ struct tnd_stage_use {
     bool marked;     /* FETCHING, RESIDENT: a device's queue can wait for it */
     bool returned;   /* it had been there before */
     bool pinned;
-    bool asked;      /* an acquire was refused, and none has succeeded since */
-    bool late;       /* asked: for one that was being fetched ahead */
     uint32_t slot;   /* TND_SLOT_NONE: it has a place of its own, or none now */
     uint32_t acquired;
     uint32_t waiting; /* threads */
     uint32_t seen;   /* by the last walk along the order */
     uint64_t demand; /* its turn among those that were asked for; 0: it was not */
-    uint64_t asked_ns, begun_ns;
+    uint64_t begun_ns;
+    struct tnd_refusal polled; /* of callers that do not wait, but come again */
     struct tnd_err *err; /* FAILED: why */
 };
 
@@ -94,9 +100,9 @@ int tnd_residency_set_slots(struct tnd_residency *residency, struct tnd_plan *pl
 
 /* Takes a stage for use, by a device's queue as soon as it is marked. 1: it is there; 0: not yet, it is asked for now;
  * negative: it FAILED, ret_err has the sentence, and it may be asked for again. -EINVAL when all of the window is
- * pinned. */
-int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool marked, uint64_t now_ns,
-                          struct tnd_err *ret_err);
+ * pinned. refusal: the caller's, zero at its first try; NULL: it polls, and may never come again. */
+int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool marked, struct tnd_refusal *refusal,
+                          uint64_t now_ns, struct tnd_err *ret_err);
 /* Asks for a stage that is not there. */
 void tnd_residency_demand(struct tnd_residency *residency, uint32_t stage);
 /* Asks for all of them, in the order of use. */

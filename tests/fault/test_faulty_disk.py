@@ -4,7 +4,7 @@
 offset, never a hang or wrong bytes.
 
 Method: the built command over a file system of our own that misbehaves on purpose, on every engine.
-Usage: test_faulty_disk.py TUNDISH FAULTFS MODEL"""
+Usage: test_faulty_disk.py TUNDISH FAULTFS MODEL COMPARE_LAYERS"""
 import json
 import os
 import re
@@ -17,6 +17,7 @@ from pathlib import Path
 
 TUNDISH, FAULTFS = (str(Path(p).resolve()) for p in sys.argv[1:3])
 SOURCE = Path(sys.argv[3]).resolve()
+COMPARE_LAYERS = str(Path(sys.argv[4]).resolve())
 ENGINES = ("auto", "uring", "threads", "mmap")
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 
@@ -120,6 +121,27 @@ def check_hung(folder, at):
             report(what)
 
 
+def check_failing_once(folder, tensor):
+    """In a window, a read that fails is told by the acquire of its layer alone; another try succeeds."""
+    at = tensor["offset"] + tensor["bytes"] // 2
+    for engine in ("uring", "threads"):
+        with Mounted(folder, f"eio-once={at}") as model:
+            done = subprocess.run([COMPARE_LAYERS, "--again", model, str(SOURCE), engine], capture_output=True,
+                                  text=True, timeout=120)
+        lines = done.stdout.splitlines()
+        what = f"eio-once={at}, {engine}, a window"
+        if done.returncode:
+            report(what, f"exit {done.returncode}: {done.stderr.strip()}")
+        elif len(lines) != 1 or not lines[0].startswith(f"layer {tensor['layer']}: "):
+            report(what, f"one failure of layer {tensor['layer']} is due: {lines}")
+        elif SOURCE.name not in lines[0] or tensor["name"] not in lines[0]:
+            report(what, f"file or tensor is missing: {lines[0]}")
+        elif not any(at - (1 << 18) < int(n) <= at for n in re.findall(r" at offset (\d+)", lines[0])):
+            report(what, f"no offset of a read of {at}: {lines[0]}")
+        else:
+            report(what)
+
+
 def main():
     info = json.loads(run("info", SOURCE, "--json").stdout)
     expected = digests(run("digest", SOURCE, "--json"))
@@ -140,6 +162,9 @@ def main():
             before, behind = range(at - (8 << 20), at + 1), range(at - 4096, at + (8 << 20))
             check_refused(folder, f"eio={at}", 1, near(before), before)
             check_hung(folder, at)
+            layer = max(t["layer"] for t in info["tensors"]) // 2
+            check_failing_once(folder, max((t for t in info["tensors"] if t["layer"] == layer),
+                                           key=lambda t: t["bytes"]))
             check_refused(folder, f"end={at}", 3, near(behind), behind)
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0

@@ -6,7 +6,10 @@
  * for some tokens: in order, with steps back, and by several threads at once; each tensor of a layer is compared while
  * it is acquired.
  *
- *   compare_layers MODEL [TOKENS]    MODEL of at least two layers */
+ *   compare_layers MODEL [TOKENS]    MODEL of at least two layers
+ *   compare_layers --again MODEL REFERENCE ENGINE
+ *       One walk, in a window of half the layers, through a MODEL whose disk may fail; REFERENCE is the same elsewhere.
+ *       What an acquire that fails says is printed behind "layer N: ", and another try must succeed. */
 
 #include <errno.h>
 #include <pthread.h>
@@ -191,17 +194,69 @@ static void try_engine(struct walk *walk, enum tnd_engine engine, enum tnd_dtype
     tnd_loader_destroy(&loader);
 }
 
+static const struct {
+    enum tnd_engine engine;
+    const char *name;
+} engines[] = {{TND_ENGINE_URING, "uring"}, {TND_ENGINE_THREADS, "threads"}, {TND_ENGINE_MMAP, "mmap"}};
+
+static void use_layer_twice(struct walk *walk, int32_t layer)
+{
+    if (tnd_layer_acquire(walk->load, layer, -1) < 0)
+        printf("layer %d: %s\n", layer, tnd_last_error());
+    else
+        tnd_layer_release(walk->load, layer);
+    use_layer(walk, layer);
+}
+
+static int walk_again(const char *path, const char *reference, const char *engine)
+{
+    struct tnd_loader_options loader_options = {.size = sizeof(loader_options), .chunk_bytes = 1 << 18};
+    struct tnd_load_options options = {.size = sizeof(options)};
+    struct walk walk = {.tokens = 3};
+    struct tnd_loader *loader;
+    struct tnd_model *model;
+    uint64_t layers_bytes, least;
+
+    for (size_t e = 0; e < sizeof(engines) / sizeof(engines[0]); e++)
+        if (!strcmp(engines[e].name, engine))
+            loader_options.engine = engines[e].engine;
+    if (tnd_load_file(reference, NULL, &walk.whole) < 0 || tnd_model_open(path, NULL, &model) < 0 ||
+        tnd_loader_create(&loader_options, &loader) < 0 ||
+        measure(model, &loader_options, TND_DTYPE_NONE, &layers_bytes, &least) < 0) {
+        fprintf(stderr, "compare_layers: %s\n", tnd_last_error());
+        return 1;
+    }
+    walk.model = model;
+    options.resident_bytes = layers_bytes / 2;
+    if (tnd_load_start(loader, model, &options, &walk.load) < 0) {
+        fprintf(stderr, "compare_layers: %s\n", tnd_last_error());
+        return 1;
+    }
+    for (uint32_t i = 0; i < tnd_model_layer_count(model) * walk.tokens; i++)
+        use_layer_twice(&walk, (int32_t)(i % tnd_model_layer_count(model)));
+    if (atomic_load(&walk.problems))
+        fprintf(stderr, "compare_layers: %u problems, the first: %s\n", atomic_load(&walk.problems), walk.problem);
+    tnd_load_destroy(&walk.load);
+    tnd_loader_destroy(&loader);
+    tnd_model_close(&model);
+    tnd_load_destroy(&walk.whole);
+    return atomic_load(&walk.problems) != 0;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct {
-        enum tnd_engine engine;
-        const char *name;
-    } engines[] = {{TND_ENGINE_URING, "uring"}, {TND_ENGINE_THREADS, "threads"}, {TND_ENGINE_MMAP, "mmap"}};
     static const enum tnd_dtype dtypes[] = {TND_DTYPE_NONE, TND_F16, TND_F32};
     struct tnd_model *model;
 
+    if (argc == 5 && !strcmp(argv[1], "--again"))
+        return walk_again(argv[2], argv[3], argv[4]);
     if (argc < 2 || tnd_model_open(argv[1], NULL, &model) < 0) {
         fprintf(stderr, "compare_layers: %s\n", argc < 2 ? "which model?" : tnd_last_error());
+        return 2;
+    }
+    if (tnd_model_layer_count(model) < 2) {
+        fprintf(stderr, "compare_layers: %s: there is nothing to walk through without two layers\n", argv[1]);
+        tnd_model_close(&model);
         return 2;
     }
     for (size_t d = 0; d < sizeof(dtypes) / sizeof(dtypes[0]); d++) {

@@ -5,6 +5,7 @@
  *
  *   none          behaves
  *   eio=N         reads of byte N fail with EIO
+ *   eio-once=N    the first of them does, straight: no read-ahead of the kernel takes it
  *   short         reads give less than they are asked for, straight (FOPEN_DIRECT_IO), so that the reader sees it
  *   hang=N        a read of byte N is never answered, nor is anything after it
  *   end=N         the file says its size but ends at byte N
@@ -16,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,7 @@ static int source;
 static struct stat source_status;
 static const char *name, *fault;
 static off_t fault_at;
+static bool fault_over;
 
 static int look(const char *path, struct stat *status, struct fuse_file_info *file)
 {
@@ -57,7 +60,7 @@ static int open_it(const char *path, struct fuse_file_info *file)
         return -ENOENT;
     if (strcmp(fault, "no-direct") == 0 && (file->flags & O_DIRECT))
         return -EINVAL;
-    file->direct_io = strcmp(fault, "short") == 0;
+    file->direct_io = strcmp(fault, "short") == 0 || strcmp(fault, "eio-once") == 0;
     file->fh = (file->flags & O_DIRECT) != 0;
     return 0;
 }
@@ -69,6 +72,11 @@ static int read_it(const char *path, char *buffer, size_t bytes, off_t offset, s
     (void)path;
     if (strcmp(fault, "eio") == 0 && offset <= fault_at && (off_t)(offset + (off_t)bytes) > fault_at)
         return -EIO;
+    if (strcmp(fault, "eio-once") == 0 && !fault_over && offset <= fault_at &&
+        (off_t)(offset + (off_t)bytes) > fault_at) {
+        fault_over = true;
+        return -EIO;
+    }
     while (strcmp(fault, "hang") == 0 && offset <= fault_at && (off_t)(offset + (off_t)bytes) > fault_at)
         pause();
     if (strcmp(fault, "no-direct-read") == 0 && file->fh)

@@ -296,6 +296,314 @@ START_TEST(mirrors_large_stretches_only)
 }
 END_TEST
 
+/* ---- By layer ----------------------------------------------------------------------------------------------- */
+
+static struct tnd_plan make_by_layer(void)
+{
+    struct tnd_plan plan;
+    struct tnd_plan_options options = {.by_layer = true, .chunk_bytes = CHUNK, .alignment = TND_PLAN_ALIGNMENT};
+
+    ck_assert_msg(tnd_plan_init(&plan, &model, &options, &err) == 0, "%s", err.text);
+    return plan;
+}
+
+/* A model whose layers lie wherever they like: names, sizes and holes by chance. Sizes in units of unit bytes. */
+static void add_random(unsigned *seed, uint32_t layers, uint32_t tensors, uint64_t unit)
+{
+    uint64_t offset = 32;
+
+    for (uint32_t i = 0; i < tensors; i++) {
+        uint64_t bytes = (uint64_t)rand_r(seed) % (rand_r(seed) % 3 ? 5 * unit : 90 * unit);
+        uint32_t layer = (uint32_t)rand_r(seed) % (layers + 2);
+        char name[32];
+
+        if (layer < layers)
+            snprintf(name, sizeof(name), "blk.%u.t%u", layer, i);
+        else
+            snprintf(name, sizeof(name), layer == layers ? "token_embd.t%u" : "output.t%u", i);
+        if (rand_r(seed) % 8)
+            offset = tnd_round_up(offset, 64);
+        add(name, (uint32_t)rand_r(seed) % 2, offset, bytes);
+        offset += bytes + (rand_r(seed) % 5 ? 0 : 20000);
+    }
+    model.layer_count = layers;
+}
+
+START_TEST(cuts_windows_at_the_ends_of_stages)
+{
+    add_golden();
+    model.layer_count = 2;
+    /* As in the order of use, but for the window that had the end of token_embd and the start of layer 0. */
+    check_plan(make_by_layer(),
+               "0:69632+65536 token_embd.weight[0,64160)@1376\n"
+               "0:135168+65536 token_embd.weight[64160,129696)@0\n"
+               "0:200704+65536 token_embd.weight[129696,195232)@0\n"
+               "0:266240+8192 token_embd.weight[195232,200000)@0\n"
+               "0:274432+8192 blk.0.w[0,3000)@1600 blk.0.bias[0,10)@4608\n"
+               "0:397312+8192 blk.0.far[0,4096)@2688\n"
+               "0:270336+8192 blk.1.w[0,5000)@672\n"
+               "1:0+4096 blk.1.v[0,100)@64\n"
+               "0:0+65536 output.weight[0,64536)@1000\n"
+               "0:65536+8192 output.weight[64536,70000)@0\n");
+}
+END_TEST
+
+START_TEST(stages_have_all_windows_and_tensors)
+{
+    unsigned seed = 11;
+
+    for (int round = 0; round < 100; round++) {
+        struct tnd_plan plan;
+        uint32_t window = 0, tensor = 0;
+        uint64_t bytes = 0;
+
+        teardown();
+        setup();
+        add_random(&seed, 6, 60, 1000);
+        plan = make_by_layer();
+        ck_assert_uint_eq(plan.stage_count, 8);
+        for (uint32_t s = 0; s < plan.stage_count; s++) {
+            const struct tnd_stage *stage = &plan.stages[s];
+
+            bytes += stage->bytes;
+            ck_assert_uint_eq(stage->window_first, window);
+            window += stage->window_count;
+            for (uint32_t w = stage->window_first; w < window; w++)
+                for (uint32_t p = 0; p < plan.windows[w].piece_count; p++)
+                    ck_assert_uint_eq(tnd_plan_stage(&plan, plan.pieces[plan.windows[w].piece_first + p].tensor), s);
+            if (!stage->tensor_count)
+                continue;
+            ck_assert_uint_eq(stage->tensor_first, tensor);
+            tensor += stage->tensor_count;
+            for (uint32_t t = stage->tensor_first; t < tensor; t++)
+                ck_assert_uint_eq(tnd_plan_stage(&plan, plan.tensors[t]), s);
+        }
+        ck_assert_uint_eq(window, plan.window_count);
+        ck_assert_uint_eq(tensor, plan.tensor_count);
+        ck_assert_uint_eq(bytes, plan.sizes.tensor_bytes);
+        tnd_plan_finish(&plan);
+    }
+}
+END_TEST
+
+START_TEST(reads_little_more_than_asked_by_layer)
+{
+    struct tnd_plan plan;
+    uint64_t offset = 4321;
+
+    for (int layer = 0; layer < 16; layer++)
+        for (int i = 0; i < 3; i++) {
+            char name[32];
+            uint64_t bytes = (1 << 19) + (uint64_t)layer * 7919 + (uint64_t)i * 13;
+
+            snprintf(name, sizeof(name), "blk.%d.t%d", layer, i);
+            add(name, 0, offset, bytes);
+            offset = tnd_round_up(offset + bytes, 32);
+        }
+    model.layer_count = 16;
+    plan = make_by_layer();
+    for (uint32_t s = 1; s + 1 < plan.stage_count; s++) {
+        uint64_t read = 0;
+
+        for (uint32_t w = 0; w < plan.stages[s].window_count; w++)
+            read += plan.windows[plan.stages[s].window_first + w].bytes;
+        ck_assert_uint_ge(plan.stages[s].bytes, 1 << 20);
+        ck_assert_uint_le(read * 100, plan.stages[s].bytes * 102);
+    }
+    tnd_plan_finish(&plan);
+}
+END_TEST
+
+/* The memory of a stage's tensors: [*ret_start, *ret_end), and within it no two share a byte. */
+static void measure_stage(const struct tnd_plan *plan, const struct tnd_layout *layout, uint32_t stage,
+                          uint64_t *ret_start, uint64_t *ret_end)
+{
+    const uint32_t *tensors = plan->tensors + plan->stages[stage].tensor_first;
+
+    *ret_start = UINT64_MAX;
+    *ret_end = 0;
+    for (uint32_t a = 0; a < plan->stages[stage].tensor_count; a++) {
+        uint64_t start = layout->offsets[tensors[a]], end = start + model.tensors[tensors[a]].bytes;
+
+        if (start == end)
+            continue;
+        for (uint32_t b = 0; b < a; b++)
+            ck_assert(start >= layout->offsets[tensors[b]] + model.tensors[tensors[b]].bytes ||
+                      layout->offsets[tensors[b]] >= end);
+        *ret_start = tnd_min(*ret_start, start);
+        *ret_end = tnd_max(*ret_end, end);
+    }
+}
+
+/* Of a window that reads may land in as a whole: all of its blocks lie in [start, end). */
+static void check_homes(const struct tnd_plan *plan, const struct tnd_layout *layout, uint32_t stage, uint64_t start,
+                        uint64_t end)
+{
+    for (uint32_t i = 0; i < plan->stages[stage].window_count; i++) {
+        uint32_t w = plan->stages[stage].window_first + i;
+        const struct tnd_piece *piece = &plan->pieces[plan->windows[w].piece_first];
+        uint64_t home = layout->offsets[piece->tensor] + piece->tensor_offset - piece->window_offset;
+
+        if (layout->mirrored[w]) {
+            ck_assert_uint_ge(home, start);
+            ck_assert_uint_le(home + plan->windows[w].bytes, end);
+        }
+    }
+}
+
+START_TEST(stages_share_no_block_of_memory)
+{
+    unsigned seed = 5;
+
+    for (int round = 0; round < 40; round++) {
+        struct tnd_plan plan;
+        struct tnd_layout layout;
+        uint64_t free_from = 0;
+
+        teardown();
+        setup();
+        add_random(&seed, 4, 40, 20000);
+        plan = make_by_layer();
+        ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, (enum tnd_switch)(round % 3), 0, &err), 0);
+        ck_assert_uint_eq(layout.slot_count, 0);
+        ck_assert_uint_eq(plan.sizes.resident_bytes, 0);
+        ck_assert_uint_eq(plan.sizes.resident_layers, plan.sizes.layer_count);
+        for (uint32_t s = 0; s < plan.stage_count; s++) {
+            uint64_t start, end;
+
+            measure_stage(&plan, &layout, s, &start, &end);
+            if (end == 0)
+                continue;
+            start = tnd_round_down(start, TND_PLAN_ALIGNMENT);
+            end = tnd_round_up(end, TND_PLAN_ALIGNMENT);
+            ck_assert_uint_ge(start, free_from);
+            check_homes(&plan, &layout, s, start, end);
+            free_from = end;
+        }
+        ck_assert_uint_le(layout.bytes, free_from);
+        tnd_plan_finish(&plan);
+    }
+}
+END_TEST
+
+START_TEST(lays_layers_on_top_of_each_other)
+{
+    unsigned seed = 3;
+
+    for (int round = 0; round < 40; round++) {
+        uint64_t shared_end = 0, largest = 0, first;
+        struct tnd_plan plan;
+        struct tnd_layout layout;
+        uint64_t budget;
+
+        teardown();
+        setup();
+        add_random(&seed, 12, 100, 20000);
+        plan = make_by_layer();
+        budget = plan.sizes.layer_bytes_max * 2 + 2 * CHUNK;
+        ck_assert_uint_lt(budget, plan.sizes.loaded_bytes - plan.sizes.shared_bytes);
+        ck_assert_msg(tnd_layout_init(&layout, &plan, NULL, (enum tnd_switch)(round % 3), budget, &err) == 0, "%s",
+                      err.text);
+        first = layout.bytes - layout.slot_count * layout.slot_bytes;
+        ck_assert_uint_eq(first % TND_PLAN_ALIGNMENT, 0);
+        ck_assert_uint_eq(layout.slot_bytes % TND_PLAN_ALIGNMENT, 0);
+        for (uint32_t s = 0; s < plan.stage_count; s++) {
+            bool shared = s == 0 || s + 1 == plan.stage_count;
+            uint64_t start, end;
+
+            measure_stage(&plan, &layout, s, &start, &end);
+            if (end == 0)
+                continue;
+            if (shared) {
+                ck_assert_uint_ge(start, s ? tnd_round_up(shared_end, TND_PLAN_ALIGNMENT) : 0);
+                ck_assert_uint_le(tnd_round_up(end, TND_PLAN_ALIGNMENT), first);
+                shared_end = end;
+                check_homes(&plan, &layout, s, 0, first);
+            } else {
+                ck_assert_uint_ge(start, first);
+                ck_assert_uint_lt(start, first + TND_PLAN_ALIGNMENT); /* in slot 0, at its start */
+                ck_assert_uint_le(end, first + layout.slot_bytes);
+                check_homes(&plan, &layout, s, first, first + layout.slot_bytes);
+                largest = tnd_max(largest, tnd_round_up(end, TND_PLAN_ALIGNMENT) - first);
+            }
+        }
+        ck_assert_uint_eq(first, tnd_round_up(shared_end, TND_PLAN_ALIGNMENT));
+        ck_assert_uint_eq(layout.slot_bytes, largest);
+        ck_assert_uint_eq(plan.sizes.layer_bytes_max, layout.slot_bytes);
+        ck_assert_uint_eq(layout.slot_count, budget / layout.slot_bytes);
+        ck_assert_uint_eq(plan.sizes.resident_layers, layout.slot_count);
+        ck_assert_uint_eq(plan.sizes.resident_bytes, layout.slot_count * layout.slot_bytes);
+        ck_assert_uint_le(plan.sizes.resident_bytes, budget);
+        tnd_plan_finish(&plan);
+    }
+}
+END_TEST
+
+/* Four layers of 10000, 20000, 30000 and 40000 bytes, shared ones of 5000 and 7000. */
+static void add_steps(void)
+{
+    uint64_t offset = 64;
+
+    add("token_embd.weight", 0, offset, 5000);
+    for (int i = 0; i < 4; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "blk.%d.w", i);
+        offset += 50048;
+        add(name, 0, offset, 10000 + 10000 * (uint64_t)i);
+    }
+    add("output.weight", 0, offset + 50048, 7000);
+    model.layer_count = 4;
+}
+
+START_TEST(refuses_a_window_with_the_sums)
+{
+    struct tnd_plan plan;
+    struct tnd_layout layout;
+
+    add_steps();
+    plan = make_by_layer();
+    ck_assert_uint_eq(plan.sizes.layer_bytes_max, 40000);
+    ck_assert_uint_eq(plan.sizes.shared_bytes, 12000);
+    /* The largest layer takes ten blocks; it and a read of 65536 bytes must fit. That they are more than all layers
+     * together does not matter: a smaller window would be one too. */
+    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, TND_AUTO, 99999, &err), -ENOMEM);
+    ck_assert_str_eq(err.text, "golden: a window of 99999 bytes is too small: the largest layer needs 40960, and the "
+                               "bytes of one read, 65536, are asked for beside it");
+    tnd_plan_finish(&plan);
+
+    plan = make_by_layer(); /* as much as all layers take: none has to leave */
+    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, TND_AUTO, 100000, &err), 0);
+    ck_assert_uint_eq(layout.slot_count, 0);
+    ck_assert_uint_eq(plan.sizes.resident_layers, 4);
+    ck_assert_uint_eq(plan.sizes.resident_bytes, 0);
+    tnd_plan_finish(&plan);
+}
+END_TEST
+
+START_TEST(takes_a_window_of_just_enough)
+{
+    struct tnd_plan plan;
+    struct tnd_layout layout;
+
+    add_steps();
+    add("blk.4.w", 0, 400000, 40000); /* now all layers are 140000 */
+    model.layer_count = 5;
+    plan = make_by_layer();
+    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, TND_AUTO, 40960 + CHUNK - 1, &err), -ENOMEM);
+    ck_assert_int_eq(tnd_layout_init(&layout, &plan, NULL, TND_AUTO, 40960 + CHUNK, &err), 0);
+    ck_assert_uint_eq(layout.slot_bytes, 40960);
+    ck_assert_uint_eq(layout.slot_count, 2);
+    /* Shared: two blocks of 4096 bytes each. */
+    ck_assert_uint_eq(layout.bytes, 4 * 4096 + 2 * 40960);
+    ck_assert_uint_eq(layout.offsets[0], 0);
+    ck_assert_uint_eq(layout.offsets[5], 2 * 4096);
+    for (uint32_t i = 1; i <= 4; i++)
+        ck_assert_uint_eq(layout.offsets[i], 4 * 4096);
+    tnd_plan_finish(&plan);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("plan");
@@ -309,6 +617,13 @@ int main(void)
     tcase_add_test(cases, reads_little_more_than_asked);
     tcase_add_test(cases, lays_tensors_out);
     tcase_add_test(cases, mirrors_large_stretches_only);
+    tcase_add_test(cases, cuts_windows_at_the_ends_of_stages);
+    tcase_add_test(cases, stages_have_all_windows_and_tensors);
+    tcase_add_test(cases, reads_little_more_than_asked_by_layer);
+    tcase_add_test(cases, stages_share_no_block_of_memory);
+    tcase_add_test(cases, lays_layers_on_top_of_each_other);
+    tcase_add_test(cases, refuses_a_window_with_the_sums);
+    tcase_add_test(cases, takes_a_window_of_just_enough);
     suite_add_tcase(suite, cases);
     return run_suite(suite);
 }
