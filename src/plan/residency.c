@@ -235,6 +235,7 @@ int tnd_residency_acquire(struct tnd_residency *residency, uint32_t stage, bool 
             .late = use->state == TND_STAGE_FETCHING && use->prefetched,
             .since_ns = now_ns,
         };
+    residency->refusals++;
     tnd_residency_demand(residency, stage);
     return 0;
 }
@@ -246,11 +247,13 @@ bool tnd_residency_wants(const struct tnd_residency *residency)
 
 /* ---- The driver's side ------------------------------------------------------------------------------------- */
 
-/* Whether a layer may leave. For one that somebody asked for, also one that was polled for and not taken since. */
-static bool may_leave(const struct tnd_stage_use *use, bool demanded)
+/* Whether a layer may leave. One that was polled for and not taken since leaves only for another that was asked for,
+ * and not before somebody has asked in vain since it came: two that poll for the same place would else never see
+ * theirs. */
+static bool may_leave(const struct tnd_residency *residency, const struct tnd_stage_use *use, bool demanded)
 {
     return use->state == TND_STAGE_RESIDENT && use->slot != TND_SLOT_NONE && !use->acquired && !use->waiting &&
-           !use->pinned && (!use->polled.refused || demanded);
+           !use->pinned && (!use->polled.refused || (demanded && use->refusals != residency->refusals));
 }
 
 /* The layer to leave for one whose use is `distance` places away: the one whose next use is farthest, and farther than
@@ -266,12 +269,12 @@ static uint32_t choose_victim(struct tnd_residency *residency, uint32_t distance
         if (use->seen == walk)
             continue;
         use->seen = walk;
-        if (may_leave(use, demanded) && (demanded || i > distance) &&
+        if (may_leave(residency, use, demanded) && (demanded || i > distance) &&
             (victim == TND_STAGE_NONE || !use->polled.refused))
             victim = stage;
     }
     for (uint32_t stage = 1; stage < last_stage(residency); stage++)
-        if (residency->stages[stage].seen != walk && may_leave(&residency->stages[stage], demanded))
+        if (residency->stages[stage].seen != walk && may_leave(residency, &residency->stages[stage], demanded))
             victim = stage;
     return victim;
 }
@@ -391,6 +394,7 @@ void tnd_residency_fetched(struct tnd_residency *residency, uint32_t stage, uint
     uint64_t bytes = residency->plan->stages[stage].bytes;
 
     use->state = TND_STAGE_RESIDENT;
+    use->refusals = residency->refusals;
     use->demand = 0;
     residency->resident++;
     if (!bytes) /* it was there from the start */

@@ -48,6 +48,7 @@ struct tnd_stage_use {
     uint32_t acquired;
     uint32_t waiting; /* threads */
     uint32_t seen;   /* by the last walk along the order */
+    uint64_t refusals; /* RESIDENT: the residency's when it came */
     uint64_t demand; /* its turn among those that were asked for; 0: it was not */
     uint64_t begun_ns;
     struct tnd_refusal polled; /* of callers that do not wait, but come again */
@@ -66,6 +67,7 @@ struct tnd_residency {
     bool begun;    /* a layer was acquired */
     uint32_t selected, resident, failed; /* stages of the load; of them there; of them FAILED */
     uint64_t demands;
+    uint64_t refusals; /* acquires of what was not there */
     uint32_t walks;
 
     uint32_t slot_count; /* 0: no window */

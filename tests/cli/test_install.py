@@ -17,7 +17,7 @@ from test_cli import Skipped, TUNDISH, done, equal, run_all
 
 MESON, BUILD, COMPILER, EXAMPLES, MODEL = sys.argv[2:7]
 SANITIZE = os.environ.get("TUNDISH_SANITIZE", "none")
-COMMANDS = ("info", "plan", "load", "digest", "verify", "doctor")
+COMMANDS = ("info", "plan", "load", "walk", "digest", "verify", "doctor")
 
 
 def output(*command, **options):

@@ -17,83 +17,12 @@ import sys
 import tempfile
 import threading
 
-SIM = ("sim/sim_pipeline.c", ["400"], "seed ")
-SECONDS_MAX = {"sim/sim_pipeline.c": 60}
+from mutants import MUTANTS
+
+SECONDS_MAX = {"sim/sim_pipeline.c": 60, "sim/sim_layers.c": 60}
 SECONDS_MAX_OTHERS = 20
 AT_ONCE = 2
-SUPPORT = ("gguf_file.c", "known_file.c")
-
-
-def check(source, name):
-    """A check of libcheck, by its name in what it prints."""
-    return f"{source}.c", [], f":{name}:"
-
-
-# Title, file in src/, the text, what it becomes, the test that must see it.
-MUTANTS = [
-    ("a buffer is free when its read is done", "pipeline/pool.c", "if (to != TND_CHUNK_FREE)",
-     "if (to != TND_CHUNK_FREE && to != TND_CHUNK_READY)", SIM),
-    ("ready before it is copied", "pipeline/pipeline.c", "        transfer->ready++;\n",
-     "        transfer->ready++;\n        tnd_transfer_arrived(transfer, window);\n", SIM),
-    ("a read's error is swallowed", "pipeline/pipeline.c",
-     "        tnd_transfer_fail_read(transfer, window, &chunk->read);\n", "", SIM),
-    ("a cancel loses what is being copied", "pipeline/pipeline.c",
-     "if (transfer->reading || transfer->ready || transfer->working || tnd_transfer_goes_on(transfer))",
-     "if (transfer->reading || transfer->ready || tnd_transfer_goes_on(transfer))", SIM),
-    ("the buffer of a hung read is used again", "pipeline/hang.c",
-     "taken_back ? TND_CHUNK_FREE : TND_CHUNK_FAILED", "TND_CHUNK_FREE", SIM),
-    ("the pool of a hung read is unmapped", "pipeline/pool.c", "if (pool->counts[TND_CHUNK_FAILED])", "if (false)",
-     SIM),
-    ("the destination of a hung read is freed", "load.c", "if (load->transfer.stats.reads_given_up) {", "if (false) {",
-     SIM),
-    ("one load has all the turns", "pipeline/pipeline.c", "        pipeline->turn = &transfer->next;\n", "",
-     check("unit/test_load", "takes_turns_with_the_loads")),
-    ("a short direct read goes on unaligned", "io/io.c",
-     "        done = tnd_round_down(done, read->file->alignment);\n",
-     "        done = done + 0;\n", SIM),
-    ("a short read is taken for a whole one", "io/io.c", "if (done >= read->bytes_wanted) {", "if (done > 0) {", SIM),
-    ("the end of the file is taken for success", "io/io.c", "        finish_cut(io, read);\n        return;\n",
-     "        finish(io, read, 0);\n        return;\n", SIM),
-    ("the ring's poll for wake-ups is not armed again", "io/uring.c", "            uring->wake_armed = false;\n", "",
-     check("conformance/test_io", "wakes_up_while_a_read_hangs")),
-    ("a window is cut one too long", "plan/plan.c", "cutter->chunk_bytes - skip);", "cutter->chunk_bytes - skip + 1);",
-     check("unit/test_plan", "covers_each_byte_once")),
-    ("a window cuts a block", "plan/plan.c", "        bytes -= bytes % unit;\n", "", SIM),
-    ("a converted tensor is laid out as it was", "plan/plan.c",
-     "return tnd_plan_bytes_out(tnd_plan_kernel(plan, tensor_index), plan->model->tensors[tensor_index].bytes);",
-     "return plan->model->tensors[tensor_index].bytes;", SIM),
-    ("pieces are hashed as they come", "pipeline/digest.c",
-     "digest->next != NO_PIECE && digests->placed[digest->next])",
-     "digests->placed[digest->next = piece_index])", SIM),
-    ("tensors overlap in the destination", "plan/layout.c",
-     "layout->bytes = layout->offsets[tensor] + tnd_plan_bytes(plan, tensor);",
-     "layout->bytes = layout->offsets[tensor] + tnd_plan_bytes(plan, tensor) / 2;",
-     check("unit/test_plan", "lays_tensors_out")),
-    ("a tensor may end one byte behind the file", "model/ranges.c",
-     "if (spans[i].end > file_bytes)\n            r = fail_beyond(model, &spans[i], file_bytes, err);\n"
-     "        else if (before",
-     "if (spans[i].end > file_bytes + 1)\n            r = fail_beyond(model, &spans[i], file_bytes, err);\n"
-     "        else if (before", check("unit/test_gguf", "cut_anywhere")),
-    ("tensors may overlap in the file", "model/ranges.c", "spans[i].first < before->end", "spans[i].end < before->end",
-     check("unit/test_gguf", "overlap")),
-    ("holes are accepted in safetensors", "model/ranges.c", "if (spans[i].first != expected)",
-     "if (spans[i].first < expected)", check("unit/test_safetensors", "bad_files")),
-    ("a name may come twice", "model/model.c", "if (*slot)\n        return tnd_fail(err, -EBADMSG, \"the name",
-     "if (!slot)\n        return tnd_fail(err, -EBADMSG, \"the name", check("unit/test_gguf", "names")),
-    ("the product of a shape wraps", "model/model.c", "if (tnd_mul_overflows(elements, tensor->shape[i], &elements))",
-     "if (elements *= tensor->shape[i], 0)", check("unit/test_gguf", "bad_tensors")),
-    ("an offset need not be aligned", "format/gguf.c", "if (r < 0 || tensor->offset % gguf->alignment == 0)",
-     "if (true)", check("unit/test_gguf", "bad_tensors")),
-    ("a name may be of any bytes", "format/gguf.c", "if (!tnd_utf8_valid(*ret_text, bytes))", "if (false)",
-     check("unit/test_gguf", "names")),
-    ("a count is believed", "format/gguf.c", "if (*ret_count <= fit)", "if (true)", check("unit/test_gguf", "counts")),
-    ("a wrapped offset is believed", "format/format.c", "tnd_add_overflows(offset, bytes, &need) ||",
-     "(need = offset + bytes, false) ||", check("unit/test_gguf", "bad_values")),
-    ("low surrogates are not looked at", "format/json.c", "if (low < 0xDC00 || low >= 0xE000)", "if (low < 0)",
-     check("unit/test_json", "bad_texts")),
-    ("a text may end behind a comma", "format/json.c", "json->expects = object ? KEY : VALUE;",
-     "json->expects = object ? FIRST_KEY : VALUE;", check("unit/test_json", "bad_texts")),
-]
+SUPPORT = ("support/gguf_file.c", "support/known_file.c", "support/late.c", "support/streams.c", "sim/sim.c")
 
 
 class Missing(Exception):
@@ -129,13 +58,16 @@ class Tree:
         with open(os.path.join(self.source, "meson.build"), encoding="utf-8") as file:
             listed = re.search(r"tundish_sources = files\((.*?)\n\)", file.read(), re.S).group(1)
         self.names = re.findall(r"'([\w/]+\.c)'", listed)
-        self.objects = {name: self.object(name) for name in self.names}
-        self.support = [self.object(name) for name in SUPPORT]
+        self.objects = {name: self.object(name) for name in (*self.names, *SUPPORT)}
         self.lock = threading.Lock()
         self.clean = {}
 
     def object(self, name):
         return os.path.join(self.folder, name.replace("/", "_") + ".o")
+
+    def path(self, name):
+        """Of the library, or of what tests share."""
+        return os.path.join(self.root, "tests", name) if name in SUPPORT else os.path.join(self.source, name)
 
     def compile(self, source, target, include):
         code, text = run([*self.cc, "-std=c11", "-O1", "-D_GNU_SOURCE", "-DTND_BUILD", "-DTND_POISON", "-w",
@@ -146,10 +78,7 @@ class Tree:
 
     def build(self):
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda name: self.compile(os.path.join(self.source, name), self.objects[name], self.source),
-                          self.names))
-        for name in SUPPORT:
-            self.compile(os.path.join(self.root, "tests/support", name), self.object(name), self.source)
+            list(pool.map(lambda name: self.compile(self.path(name), self.objects[name], self.source), self.objects))
 
     def test_object(self, test):
         """Built once: a mutant is another object behind the same headers."""
@@ -160,7 +89,7 @@ class Tree:
             return target
 
     def link(self, test, objects, target):
-        code, text = run([*self.cc, self.test_object(test), *self.support, *objects, *self.check, *self.libraries,
+        code, text = run([*self.cc, self.test_object(test), *objects, *self.check, *self.libraries,
                           "-ldl", "-o", target])
         if code:
             raise RuntimeError(f"{test} does not link:\n{text}")
@@ -181,7 +110,7 @@ class Tree:
 def judge(tree, number, mutant):
     """(what is wrong or None, why it was skipped or None)"""
     _, name, old, new, (test, arguments, words) = mutant
-    with open(os.path.join(tree.source, name), encoding="utf-8") as file:
+    with open(tree.path(name), encoding="utf-8") as file:
         text = file.read()
     if text.count(old) < 1:
         return f"{name} has no {old.strip()!r} any more: mend the table", None
