@@ -71,10 +71,10 @@ class Bench:
     def __init__(self, rounds):
         self.round_count, self.groups, self.aims = rounds, [], []
 
-    def rounds(self, title, once):
-        runs = []
-        for number in range(self.round_count):
-            print(f"{title}: round {number + 1} of {self.round_count} …", file=sys.stderr)
+    def rounds(self, title, once, count=None):
+        runs, count = [], count or self.round_count
+        for number in range(count):
+            print(f"{title}: round {number + 1} of {count} …", file=sys.stderr)
             runs.append(once())
         self.groups.append({"title": title, "runs": runs})
         return runs
@@ -97,7 +97,8 @@ def paced(bench, model, factor):
             return model.run("--direct", "on", "--tokens", TOKENS, "--compute-ns", compute, *model.window(share), *more)
 
         title = f"{model.path.name}, {share} %, computing {factor} × reading"
-        runs, alone = bench.rounds(title, once), bench.rounds(f"{title}, no prefetch", lambda: once("--ahead", 0))
+        runs = bench.rounds(title, once)
+        alone = bench.rounds(f"{title}, no prefetch", lambda: once("--ahead", 0), count=1)
         lines.append([f"{share} %", str(runs[0]["resident_layers"]), spread(each(runs, "sync_loads"), 0),
                       spread(each(runs, "late_hits"), 0), spread(each(runs, "hits"), 0),
                       spread(each(runs, "stalled_ns", 1e6), 1), spread(each(alone, "stalled_ns", 1e6), 0),

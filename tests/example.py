@@ -13,6 +13,7 @@ OUTPUTS = {
     "events": r"(\d+ of \d+ layers, \d+ %\n)*ready: \d+ tensors in [\d.]+ ms\n",
     "layers": r"(layer \d+ after [\d.]+ ms, \d+ % of the bytes\n)+",
     "minimal": r"\d+ tensors at [\d.]+ GB/s\n[\w.]+: .*\n",
+    "window": r"room for \d+ of \d+ layers: \d+ hits, \d+ bytes read again\n",
 }
 
 

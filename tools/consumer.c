@@ -78,14 +78,13 @@ static int take_token(struct consumer *consumer, uint64_t start_ns, struct count
 {
     const struct course *course = consumer->course;
     int r = course->shared_in ? take_shared(consumer, TND_LAYER_SHARED_IN) : 0;
-    uint64_t layers_ns = now_ns(), ready_ns;
+    uint64_t ready_ns;
 
     for (uint32_t i = 0; i < course->layer_count && r >= 0 && !interrupted(); i++) {
         r = take_layer(consumer, i, &ready_ns);
         if (r >= 0 && i == 0)
             token->first_layer_ns = ready_ns - start_ns;
     }
-    token->layers_ns = now_ns() - layers_ns;
     return r >= 0 && course->shared_out ? take_shared(consumer, TND_LAYER_SHARED_OUT) : r;
 }
 
@@ -109,7 +108,6 @@ static void count_all(struct counts *total, const struct counts *token)
     total->late_hits += token->late_hits;
     total->stalled_ns += token->stalled_ns;
     total->bytes_reread += token->bytes_reread;
-    total->layers_ns += token->layers_ns;
     total->wall_ns += token->wall_ns;
 }
 
@@ -158,6 +156,14 @@ static void join(pthread_t thread, struct tnd_load *load)
     } while (pthread_timedjoin_np(thread, NULL, &until) == ETIMEDOUT);
 }
 
+static void keep_reasons(struct consumer *consumer)
+{
+    const char *reason;
+
+    for (uint32_t i = 0; i < REASONS_MAX && (reason = tnd_load_reason(consumer->session->load, i)); i++)
+        consumer->reasons[i] = strdup(reason);
+}
+
 static int walk_load(struct consumer *consumer)
 {
     pthread_t thread;
@@ -172,6 +178,7 @@ static int walk_load(struct consumer *consumer)
     tnd_load_cancel(consumer->session->load); /* a window would go on: its figures are whole once it has ended */
     tnd_load_wait(consumer->session->load, -1);
     tnd_load_stats(consumer->session->load, &consumer->load_stats);
+    keep_reasons(consumer);
     return consumer->code;
 }
 
@@ -206,5 +213,7 @@ void consumer_finish(struct consumer *consumer)
     free(consumer->per_token);
     free(consumer->per_layer);
     free(consumer->stays);
+    for (uint32_t i = 0; i < REASONS_MAX; i++)
+        free(consumer->reasons[i]);
     *consumer = (struct consumer){0};
 }

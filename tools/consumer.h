@@ -19,7 +19,6 @@ struct counts {
     uint64_t stalled_ns;
     uint64_t bytes_reread;
     uint64_t first_layer_ns; /* from the start until the first layer could be computed with */
-    uint64_t layers_ns;      /* from the first layer's acquire until the last one's release */
     uint64_t wall_ns;        /* the first token's is from the start of the load on */
 };
 
@@ -33,6 +32,7 @@ struct stay {
     uint64_t start_ns, end_ns;
 };
 
+#define REASONS_MAX 8
 #define STAYS_MAX ((size_t)1 << 20) /* 24 MiB of them */
 
 struct consumer {
@@ -49,6 +49,7 @@ struct consumer {
     uint64_t stays_dropped; /* over the limit */
     struct tnd_layer_stats stats;
     struct tnd_load_stats load_stats;
+    char *reasons[REASONS_MAX]; /* why the load went the way it went; NULL behind the last */
     uint32_t cached_percent; /* of the model, in the page cache before the load */
     int code;                /* of the walk */
 };

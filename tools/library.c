@@ -42,7 +42,7 @@ struct tnd_load_options options_load(const struct options *options)
         .in_place = (enum tnd_switch)options->in_place,
         .dtype = dtypes[options->dtype],
         .digest = (enum tnd_digest)options->digest,
-        .lazy = options->lazy ? TND_LAZY_DEMAND : TND_LAZY_OFF,
+        .lazy = options->lazy ? TND_LAZY_DEMAND : options->by_layer ? TND_LAZY_BACKGROUND : TND_LAZY_OFF,
         .resident_bytes = options->resident_bytes,
         .ahead = options->ahead == OPTION_AUTO ? 0 : options->ahead == 0 ? TND_AHEAD_NONE : (uint32_t)options->ahead,
     };

@@ -19,6 +19,7 @@ enum command { COMMAND_INFO, COMMAND_PLAN, COMMAND_LOAD, COMMAND_WALK, COMMAND_D
 struct options {
     const char *model;
     bool help, json, verbose, lazy;
+    bool by_layer; /* a walk's load, set by the command: in the background unless lazy */
     int engine, direct, in_place, order; /* enum tnd_engine, tnd_switch, tnd_switch, tnd_order */
     int dtype;                           /* of dtypes in library.c */
     int digest;                          /* enum tnd_digest */

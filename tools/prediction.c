@@ -66,5 +66,6 @@ struct prediction predict(const struct prediction_input *input)
         .first_stalled_ns = (uint64_t)first_ns,
         .token_stalled_ns = (uint64_t)token_ns,
         .stalled_ns = (uint64_t)(first_ns + later * token_ns),
+        .sync_loads = input->ahead || input->eager ? 1 : (uint64_t)(layers + later * reads),
     };
 }

@@ -20,6 +20,7 @@ struct prediction {
     uint64_t bytes_reread;
     uint64_t first_stalled_ns, token_stalled_ns; /* in the first token, in each later one on the average */
     uint64_t stalled_ns;
+    uint64_t sync_loads;
 };
 
 struct prediction predict(const struct prediction_input *input);

@@ -75,7 +75,6 @@ static bool make_changes(struct changes *changes, const struct consumer *consume
 
 /* ---- Lanes ------------------------------------------------------------------------------------------------- */
 
-/* Of an eager load no fetches are told: a layer is there when it is acquired for the first time. */
 static enum span_kind state_after(enum change_kind change)
 {
     switch (change) {

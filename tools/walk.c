@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "walk.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "commands.h"
 #include "strip.h"
 #include "text.h"
 #include "trace.h"
 #include "whole_file.h"
 
-/* Of what it takes to read a layer: a consumer that a disk just keeps up with. */
-#define COMPUTE_SHARE 1.05
+#define CACHED_PERCENT_MIN 80 /* from here on a load reads from the page cache by itself */
 
 /* ---- The passes -------------------------------------------------------------------------------------------- */
 
@@ -22,8 +24,23 @@ static uint64_t resident_bytes(const struct options *options, const struct cours
     return options->resident_bytes;
 }
 
+/* What a pass brings into the page cache would make the next one another thing. */
+static void drop_pages(const struct tnd_model *model)
+{
+    for (uint32_t i = 0; i < tnd_model_file_count(model); i++) {
+        int fd = open(tnd_model_file(model, i)->path, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0)
+            continue;
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        close(fd);
+    }
+}
+
 static int run_pass(struct walk *walk, struct consumer *consumer, uint64_t tokens, uint64_t compute_ns)
 {
+    if (walk->cold)
+        drop_pages(walk->session.model);
     consumer->session = &walk->session;
     consumer->course = &walk->course;
     consumer->tokens = tokens;
@@ -43,7 +60,7 @@ static struct prediction predict_pass(const struct walk *walk, const struct cons
         .read_ns = walk->read_ns,
         .compute_ns = consumer->compute_ns,
         .layer_bytes = walk->course.layer_file_bytes / walk->course.layer_count,
-        .eager = !options->lazy && consumer->stats.resident_bytes == 0,
+        .eager = consumer == &walk->ahead && !options->lazy && consumer->stats.resident_bytes == 0,
     });
 }
 
@@ -68,6 +85,7 @@ static int run_alone(struct walk *walk)
     int code;
 
     options.ahead = 0;
+    options.lazy = true;
     walk->session.options = &options;
     code = run_pass(walk, &walk->alone, options.tokens, walk->compute_ns);
     walk->session.options = walk->options;
@@ -77,17 +95,36 @@ static int run_alone(struct walk *walk)
     return code;
 }
 
+/* Of a pass that does not compute: the layers' share of the time in which reads were in flight. */
+static uint64_t read_ns_of(const struct walk *walk)
+{
+    const struct tnd_load_stats *stats = &walk->measuring.load_stats;
+    double share = (double)walk->course.layer_file_bytes / (double)(stats->bytes_read ? stats->bytes_read : 1);
+
+    return (uint64_t)(share * (double)stats->read_busy_ns) / walk->course.layer_count;
+}
+
+/* All passes start alike: from the page cache if it has most of the model, else from the disk. */
+static void choose_state(struct walk *walk)
+{
+    struct tnd_probe probe = {.size = sizeof(probe)};
+
+    walk->cold = tnd_probe(walk->options->model, &probe) < 0 || probe.cached_percent < CACHED_PERCENT_MIN;
+}
+
 static int run_passes(struct walk *walk, struct trace *trace)
 {
-    int code = run_pass(walk, &walk->measuring, 1, 0);
+    int code;
 
+    choose_state(walk);
+    code = run_pass(walk, &walk->measuring, 1, 0);
     if (code != 0)
         return code;
-    walk->read_ns = walk->measuring.total.layers_ns / walk->course.layer_count;
+    walk->read_ns = read_ns_of(walk);
     walk->compute_ns = walk->options->compute_us == OPTION_AUTO ? (uint64_t)(COMPUTE_SHARE * (double)walk->read_ns)
                                                                 : walk->options->compute_us * 1000;
     code = run_ahead(walk, trace);
-    return code == 0 && walk->options->ahead != 0 ? run_alone(walk) : code;
+    return code == 0 && walk->ahead.stats.ahead != 0 ? run_alone(walk) : code;
 }
 
 static int write_strip(const struct walk *walk, struct trace *trace, const struct whole_file *file)
@@ -120,6 +157,7 @@ int command_walk(const struct options *given)
     struct trace trace;
     int code = options.svg ? whole_file_prepare(&svg, "the picture", options.svg) : 0;
 
+    options.by_layer = true;
     trace_init(&trace, TRACE_LAYERS);
     if (options.svg)
         walk.session.trace = &trace;

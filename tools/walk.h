@@ -10,6 +10,9 @@
 #include "prediction.h"
 #include "session.h"
 
+/* Of what it takes to read a layer: a consumer that a disk just keeps up with. */
+#define COMPUTE_SHARE 1.05
+
 struct walk {
     const struct options *options; /* as they were given */
     struct session session;        /* its model stays open */
@@ -18,6 +21,7 @@ struct walk {
     struct consumer measuring;     /* one token without computing: read_ns */
     struct consumer ahead, alone;  /* as asked for, and the same with nothing fetched ahead */
     struct prediction predicted_ahead, predicted_alone;
+    bool cold;     /* the page cache is emptied of the model before each pass */
     bool compared; /* nothing ahead was not what was asked for, so that alone says more */
 };
 

@@ -50,13 +50,16 @@ static void print_passes(const struct walk *walk)
     printf("consumer %s, computing %s a layer", text_count(walk->ahead.tokens, "token").s,
            text_ns(walk->compute_ns).s);
     if (walk->options->compute_us == OPTION_AUTO)
-        printf(", 1.05 times what reading takes");
+        printf(", %.2f times what reading takes", COMPUTE_SHARE);
     printf("\ncached   %" PRIu32 " %% of the model before that token, %" PRIu32 " %% before the walk",
            walk->measuring.cached_percent, walk->ahead.cached_percent);
     if (walk->compared)
         printf(", %" PRIu32 " %% before the one without prefetch", walk->alone.cached_percent);
-    printf("\nhow      engine %s, %s\n\n", walk->ahead.load_stats.engine,
+    printf("\nhow      engine %s, %s\n", walk->ahead.load_stats.engine,
            walk->ahead.load_stats.direct ? "direct I/O" : "through the page cache");
+    for (uint32_t i = 0; i < REASONS_MAX && walk->ahead.reasons[i]; i++)
+        printf("because  %s\n", walk->ahead.reasons[i]);
+    putchar('\n');
 }
 
 /* A consumer, and what was predicted of it. */
@@ -136,6 +139,8 @@ static struct text measured(const struct consumer *consumer, enum figure figure)
 static struct text predicted(const struct column *column, enum figure figure)
 {
     switch (figure) {
+    case FIGURE_SYNC_LOADS:
+        return number(column->predicted->sync_loads);
     case FIGURE_FIRST_STALLED:
         return text_ns(column->predicted->first_stalled_ns);
     case FIGURE_LATER_STALLED:
@@ -144,6 +149,8 @@ static struct text predicted(const struct column *column, enum figure figure)
         return text_ns(column->predicted->stalled_ns);
     case FIGURE_REREAD:
         return text_bytes(column->predicted->bytes_reread);
+    case FIGURE_OVERHEAD: /* with what comes before the first layer left out */
+        return text_ns(column->predicted->stalled_ns);
     default:
         return (struct text){""};
     }
@@ -220,6 +227,8 @@ static void json_counts(struct json *json, const struct consumer *consumer, cons
     json_uint(json, "overhead_ns", overhead_ns(consumer, counts, tokens));
     json_uint(json, "first_layer_ns", counts->first_layer_ns);
     json_uint(json, "wall_ns", counts->wall_ns);
+    json_uint(json, "resident_bytes", consumer->stats.resident_bytes);
+    json_uint(json, "shared_bytes", consumer->stats.shared_bytes);
 }
 
 static void json_prediction(struct json *json, const struct prediction *predicted)
@@ -230,19 +239,22 @@ static void json_prediction(struct json *json, const struct prediction *predicte
     json_uint(json, "first_stalled_ns", predicted->first_stalled_ns);
     json_uint(json, "token_stalled_ns", predicted->token_stalled_ns);
     json_uint(json, "stalled_ns", predicted->stalled_ns);
+    json_uint(json, "sync_loads", predicted->sync_loads);
     json_object_end(json);
 }
 
 static void json_pass(struct json *json, const struct consumer *consumer, const struct prediction *predicted)
 {
     json_counts(json, consumer, &consumer->total, consumer->tokens);
-    json_uint(json, "resident_bytes", consumer->stats.resident_bytes);
     json_uint(json, "resident_layers", consumer->stats.resident_layers);
-    json_uint(json, "shared_bytes", consumer->stats.shared_bytes);
     json_uint(json, "ahead", consumer->stats.ahead);
     json_uint(json, "cached_percent", consumer->cached_percent);
     json_string(json, "engine", consumer->load_stats.engine);
     json_bool(json, "direct", consumer->load_stats.direct);
+    json_array_begin(json, "reasons");
+    for (uint32_t i = 0; i < REASONS_MAX && consumer->reasons[i]; i++)
+        json_string(json, NULL, consumer->reasons[i]);
+    json_array_end(json);
     json_prediction(json, predicted);
 }
 

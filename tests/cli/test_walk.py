@@ -19,11 +19,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 LAYERS = 12
 LAYER_BYTES = 256 * 1024 * 4
 KEYS = set("""layers tokens sync_loads hits late_hits stalls stalled_ns bytes_reread overhead_ns first_layer_ns
-    wall_ns""".split())
-TOTAL_KEYS = KEYS | {"resident_bytes", "shared_bytes"}
+    wall_ns resident_bytes shared_bytes""".split())
+TOTAL_KEYS = KEYS
 WALK_KEYS = TOTAL_KEYS | {"per_token", "per_layer", "compute_ns", "ahead", "resident_layers", "engine", "predicted",
                           "without_prefetch"}
-SUMMED = KEYS - {"layers", "first_layer_ns"}
+SUMMED = KEYS - {"layers", "first_layer_ns", "resident_bytes", "shared_bytes"}
 
 
 def layered(case, layers=LAYERS):

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* Goal: what a consumer has acquired is what a full load of the same model would have there, whatever comes and goes.
- * Method: an eager load of each type gives the bytes to compare with. Then loads with windows of 100, 50, 25 and 10 per
- * cent of the layers' bytes, and the smallest there is, lazy and not, on every engine that reads, are walked through
- * for some tokens: in order, with steps back, and by several threads at once; each tensor of a layer is compared while
- * it is acquired.
+ * Method: an eager load of each type gives the bytes to compare with. Then lazy loads, and loads with windows of 50, 25
+ * and 10 per cent of the layers' bytes, and the smallest there is, lazy and not, on every engine that reads, are walked
+ * through for some tokens: in order, with steps back, and by several threads at once; each tensor of a layer is
+ * compared while it is acquired.
  *
  *   compare_layers MODEL [TOKENS]    MODEL of at least two layers
  *   compare_layers --again MODEL REFERENCE ENGINE
@@ -166,7 +166,11 @@ static void try_walk(struct walk *walk, struct tnd_loader *loader, const struct 
 
 static void try_engine(struct walk *walk, enum tnd_engine engine, enum tnd_dtype dtype, const char *title)
 {
-    static const uint32_t percents[] = {100, 50, 25, 10, 0};
+    static const struct {
+        uint32_t percent; /* of the layers' bytes; 100: no window */
+        enum tnd_lazy lazy;
+    } ways[] = {{100, TND_LAZY_DEMAND}, {100, TND_LAZY_BACKGROUND}, {50, TND_LAZY_OFF},
+                {25, TND_LAZY_DEMAND},  {10, TND_LAZY_OFF},         {0, TND_LAZY_DEMAND}};
     struct tnd_loader_options loader_options = {.size = sizeof(loader_options), .engine = engine,
                                                 .chunk_bytes = 1 << 18};
     struct tnd_loader *loader;
@@ -178,15 +182,20 @@ static void try_engine(struct walk *walk, enum tnd_engine engine, enum tnd_dtype
         skipped++;
         return;
     }
-    if (measure(walk->model, &loader_options, dtype, &layers_bytes, &least) < 0)
-        least = layers_bytes = 0;
-    for (size_t i = 0; i < sizeof(percents) / sizeof(percents[0]); i++) {
-        struct tnd_load_options options = {.size = sizeof(options), .dtype = dtype,
-                                           .resident_bytes = layers_bytes / 100 * percents[i]};
+    if (measure(walk->model, &loader_options, dtype, &layers_bytes, &least) < 0) {
+        printf("FAILED: %s: no plan: %s\n", title, tnd_last_error());
+        failed++;
+        tnd_loader_destroy(&loader);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+        struct tnd_load_options options = {.size = sizeof(options), .dtype = dtype, .lazy = ways[i].lazy};
 
-        if (options.resident_bytes < least)
-            options.resident_bytes = least;
-        options.lazy = i % 2 ? TND_LAZY_OFF : TND_LAZY_DEMAND;
+        if (ways[i].percent < 100) {
+            options.resident_bytes = layers_bytes * ways[i].percent / 100;
+            if (options.resident_bytes < least)
+                options.resident_bytes = least;
+        }
         try_walk(walk, loader, &options, title, false);
         /* Each thread holds one place: with fewer places than threads they wait for each other. */
         try_walk(walk, loader, &options, title, true);
@@ -245,7 +254,7 @@ static int walk_again(const char *path, const char *reference, const char *engin
 
 int main(int argc, char **argv)
 {
-    static const enum tnd_dtype dtypes[] = {TND_DTYPE_NONE, TND_F16, TND_F32};
+    static const enum tnd_dtype dtypes[] = {TND_DTYPE_NONE, TND_F16, TND_BF16, TND_F32};
     struct tnd_model *model;
 
     if (argc == 5 && !strcmp(argv[1], "--again"))

@@ -151,13 +151,17 @@ static void walk(struct tnd_load *load, uint32_t tokens)
     }
 }
 
-static void step_until_still(struct tnd_loader *loader)
+/* Until so many fetches have ended, however long a disk takes, and nothing moves for a while. */
+static void step_until_still(struct tnd_loader *loader, struct tnd_load *load, uint32_t fetches)
 {
+    struct tnd_layer_stats stats;
     int r;
 
-    while ((r = tnd_loader_step(loader, WHILE_NS)) == 1)
-        ;
-    ck_assert_int_eq(r, 0);
+    do {
+        r = tnd_loader_step(loader, WHILE_NS);
+        ck_assert_int_ge(r, 0);
+        tnd_layer_stats(load, &stats);
+    } while (r == 1 || stats.fetches < fetches);
 }
 
 static void check_refused(int result, int expected, const char *words)
@@ -241,7 +245,7 @@ START_TEST(says_not_yet)
     struct tnd_load *load = start(loader, (struct tnd_load_options){.resident_bytes = window_of(2)});
 
     ck_assert_int_eq(tnd_layer_acquire(load, 1, 0), -EAGAIN);
-    step_until_still(loader);
+    step_until_still(loader, load, 3);
     ck_assert_int_eq(tnd_layer_acquire(load, 1, 0), 0);
     ck_assert(has_its_bytes(load, 1));
     check_refused(tnd_layer_acquire(load, LAYERS, 0), -EINVAL, "no such layer");
@@ -299,7 +303,7 @@ START_TEST(gives_data_of_what_is_acquired_only)
     const void *data;
     uint8_t byte;
 
-    step_until_still(loader); /* layer 0 is there */
+    step_until_still(loader, load, 2); /* layer 0 is there */
     check_refused(tnd_load_tensor_data(load, tensor_of(0), &data), -EINVAL, "not acquired");
     check_refused(tnd_load_tensor_read(load, tensor_of(0), 0, &byte, 1), -EINVAL, "not acquired");
     ck_assert_int_eq(tnd_layer_acquire(load, 0, 0), 0);
@@ -340,20 +344,20 @@ START_TEST(reads_what_is_asked_for)
     struct tnd_progress progress;
     const void *data;
 
-    step_until_still(loader);
+    step_until_still(loader, load, 2);
     check_ready(load, bytes);
     ck_assert_int_eq(tnd_load_wait_layer(load, 3, -1), 0);
-    step_until_still(loader);
+    step_until_still(loader, load, 3);
     check_ready(load, bytes += bytes_of(3));
     ck_assert_int_eq(tnd_load_tensor_data(load, tensor_of(4), &data), -EAGAIN); /* asks as well */
-    step_until_still(loader);
+    step_until_still(loader, load, 4);
     check_ready(load, bytes += bytes_of(4));
     ck_assert_int_eq(tnd_load_tensor_data(load, tensor_of(4), &data), 0);
     use_layer(load, 0); /* and one ahead */
-    step_until_still(loader);
+    step_until_still(loader, load, 5);
     check_ready(load, bytes += bytes_of(1));
     ck_assert_int_eq(tnd_load_prefetch(load, TND_LAYER_SHARED_OUT), 0);
-    step_until_still(loader);
+    step_until_still(loader, load, 6);
     check_ready(load, bytes + bytes_of(TND_LAYER_SHARED_OUT));
     ck_assert_int_eq(tnd_load_wait(load, 0), -EAGAIN);
     ck_assert_int_eq(tnd_load_wait(load, -1), 0);
@@ -410,7 +414,7 @@ START_TEST(tells_each_fetch_and_who_leaves)
         uint32_t fetched = 0, evicted = 0;
 
         walk(load, 4);
-        step_until_still(loader);
+        step_until_still(loader, load, 4 * LAYERS / 2);
         tnd_layer_stats(load, &stats);
         ck_assert_uint_eq(told.fetches[0], 1);
         ck_assert_uint_eq(told.fetches[LAYERS + 1], 1);
@@ -722,7 +726,8 @@ START_TEST(cancels_those_who_wait)
 }
 END_TEST
 
-static int walk_with(struct counting *counting, enum tnd_engine engine)
+/* ret_counts: [tokens] how many allocations there have been behind each. */
+static int walk_with(struct counting *counting, enum tnd_engine engine, uint32_t tokens, long *ret_counts)
 {
     struct tnd_allocator allocator = {.alloc = counting_alloc, .free = counting_free, .cookie = counting};
     struct tnd_model_options model_options = {.size = sizeof(model_options), .allocator = &allocator};
@@ -738,18 +743,34 @@ static int walk_with(struct counting *counting, enum tnd_engine engine)
         r = tnd_loader_create(&loader_options, &loader);
     if (r >= 0)
         r = tnd_load_start(loader, mine, &options, &load);
-    for (int32_t layer = 0; layer < LAYERS && r >= 0; layer++) {
-        r = tnd_layer_acquire(load, layer, -1);
+    for (uint32_t i = 0; i < tokens * LAYERS && r >= 0; i++) {
+        r = tnd_layer_acquire(load, (int32_t)(i % LAYERS), -1);
         if (r >= 0) {
-            ck_assert(has_its_bytes(load, layer));
-            ck_assert_int_eq(tnd_layer_release(load, layer), 0);
+            ck_assert(has_its_bytes(load, (int32_t)(i % LAYERS)));
+            ck_assert_int_eq(tnd_layer_release(load, (int32_t)(i % LAYERS)), 0);
         }
+        pthread_mutex_lock(&counting->mutex);
+        ret_counts[i / LAYERS] = counting->count;
+        pthread_mutex_unlock(&counting->mutex);
     }
     tnd_load_destroy(&load);
     tnd_loader_destroy(&loader);
     tnd_model_close(&mine);
     return r;
 }
+
+START_TEST(allocates_nothing_in_the_steady_state)
+{
+    for (size_t e = 0; e < sizeof(engines) / sizeof(engines[0]); e++) {
+        struct counting counting = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+        long counts[6];
+
+        ck_assert_int_eq(walk_with(&counting, engines[e], 6, counts), 0);
+        ck_assert_int_gt(counts[0], 5);
+        ck_assert_int_eq(counts[5], counts[1]);
+    }
+}
+END_TEST
 
 START_TEST(survives_each_failing_allocation)
 {
@@ -758,11 +779,12 @@ START_TEST(survives_each_failing_allocation)
         bool over = false;
 
         for (long n = 1; !over; n++) {
+            long allocations;
             int r;
 
             counting.count = 0;
             counting.fail_at = n;
-            r = walk_with(&counting, engines[e]);
+            r = walk_with(&counting, engines[e], 1, &allocations);
             ck_assert_int_eq(atomic_load(&counting.live), 0);
             ck_assert_msg(r == 0 || r == -ENOMEM, "allocation %ld: %d %s", n, r, tnd_last_error());
             ck_assert_int_lt(n, 1000);
@@ -793,6 +815,36 @@ static void *walk_alone(void *cookie)
     }
     return NULL;
 }
+
+START_TEST(serves_eight_threads_at_once)
+{
+    static const uint32_t windows[] = {2, 3, LAYERS};
+
+    for (size_t e = 0; e < sizeof(engines) / sizeof(engines[0]); e++)
+        for (size_t w = 0; w < sizeof(windows) / sizeof(windows[0]); w++) {
+            struct tnd_loader *loader = make_loader((struct tnd_loader_options){.engine = engines[e]});
+            struct walker walker[THREADS];
+            pthread_t threads[THREADS];
+            struct tnd_layer_stats stats;
+            struct tnd_load *load =
+                start(loader, (struct tnd_load_options){.resident_bytes = window_of(windows[w]), .ahead = 1});
+
+            for (int i = 0; i < THREADS; i++) {
+                walker[i] = (struct walker){.load = load};
+                pthread_create(&threads[i], NULL, walk_alone, &walker[i]);
+            }
+            for (int i = 0; i < THREADS; i++) {
+                pthread_join(threads[i], NULL);
+                ck_assert_uint_eq(walker[i].problems, 0);
+            }
+            tnd_layer_stats(load, &stats);
+            ck_assert_uint_eq(stats.acquires, 8 * LAYERS * THREADS);
+            ck_assert_uint_eq(stats.hits + stats.late_hits + stats.sync_loads, stats.acquires);
+            tnd_load_destroy(&load);
+            tnd_loader_destroy(&loader);
+        }
+}
+END_TEST
 
 START_TEST(serves_two_models_at_once)
 {
@@ -837,7 +889,7 @@ static void walk_a_changed_file(enum tnd_engine engine, bool cut)
     int fd = open(path, O_WRONLY);
 
     walk(load, 1);
-    step_until_still(loader);
+    step_until_still(loader, load, LAYERS);
     nanosleep(&soon, NULL); /* the clock of modification times ticks every few milliseconds */
     if (cut)
         ck_assert_int_eq(ftruncate(fd, 1000000), 0);
@@ -892,7 +944,9 @@ int main(void)
     tcase_add_test(cases, keeps_what_is_pinned);
     tcase_add_test(cases, tells_those_who_wait_that_all_is_pinned);
     tcase_add_test(cases, cancels_those_who_wait);
+    tcase_add_test(cases, allocates_nothing_in_the_steady_state);
     tcase_add_test(cases, survives_each_failing_allocation);
+    tcase_add_test(cases, serves_eight_threads_at_once);
     tcase_add_test(cases, serves_two_models_at_once);
     tcase_add_test(cases, notices_a_file_that_changes_between_tokens);
     suite_add_tcase(suite, cases);
