@@ -285,7 +285,8 @@ typedef void (*tnd_trace_fn)(void *cookie, const struct tnd_trace_event *event);
 struct tnd_loader_options {
     size_t size; /* sizeof(struct tnd_loader_options) */
     enum tnd_engine engine;
-    enum tnd_switch direct;  /* O_DIRECT; auto: yes unless most of the file is cached or the file system is no use */
+    enum tnd_switch direct;  /* O_DIRECT; auto: yes unless most of the file is cached or the file system is no use, or a
+                                window, whose layers will be read again, is of a file that fits the page cache */
     uint32_t chunk_bytes;    /* longest read; a power of two, 64 KiB … 64 MiB; 0 = 2 MiB */
     uint32_t depth; /* reads in flight, at most 256; 0 = 8 MiB of them, at least 4, and more if that is faster */
     uint64_t pool_bytes_max; /* buffers that reads land in; 0 = 128 MiB. At least one chunk */
@@ -378,11 +379,15 @@ struct tnd_load_options {
     /* Layers: below. A load that is lazy or has a window goes in TND_ORDER_USE: else -EINVAL. */
     enum tnd_lazy lazy;
     uint64_t resident_bytes; /* layers lie in a window of so many bytes, and come and go; the shared tensors lie beside
-                                it and stay. 0, or no less than all layers take: all of them stay. Not with place() */
-    const uint32_t *layer_order; /* [layer_order_count] in which layers are acquired, over and over; NULL: 0, 1, … */
+                                it and stay. At least the largest layer and one chunk, else -ENOMEM with the sums. 0, or
+                                no less than all layers take: all of them stay. Not with place(), tnd_load_file() or
+                                digests, however large it is */
+    const uint32_t *layer_order; /* [layer_order_count] in which layers are acquired, over and over; NULL and 0: 0, 1,
+                                    … */
     uint32_t layer_order_count;
-    uint32_t ahead; /* layers to fetch ahead of the one that was acquired; 0 = 2, and as many as it takes to keep disk
-                       and consumer busy; TND_AHEAD_NONE = none */
+    uint32_t ahead; /* with a window or TND_LAZY_DEMAND, layers to fetch ahead of the one that was acquired: 0 = 2, in a
+                       window where reading takes longer than computing as many more as keep both busy; TND_AHEAD_NONE =
+                       none. At most what the window has room for beside that one */
 };
 
 /* One call: opens the model, loads it into host memory, returns when it is all there. The load owns model and loader.
@@ -461,7 +466,7 @@ struct tnd_load_stats {
     uint64_t read_count;
     uint64_t pool_bytes_read; /* of bytes_read: through the pool, the rest in place */
     uint64_t open_ns, plan_ns, setup_ns; /* model, plan and destination, loader */
-    uint64_t first_layer_ns; /* tnd_load_start() → shared-in and layer 0 are there; 0 when never */
+    uint64_t first_layer_ns; /* tnd_load_start() → shared-in and the first layer in the order are there; 0: never */
     uint64_t ready_ns;       /* tnd_load_start() → all is there */
     uint64_t read_busy_ns;   /* at least one read was in flight */
     uint64_t copy_busy_ns;   /* copying pool → destination, all workers */
@@ -488,7 +493,8 @@ struct tnd_load_stats {
 TND_API void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats); /* any thread; whole once ended */
 
 /* Why the load went the way it went: each step down from the ring or from direct I/O, in its own words.
- * NULL beyond the last. Memory: the load's. Threads: any, once the load has ended. */
+ * NULL beyond the last. Memory: the load's. Threads: any, once the load has ended; one with a window has when it was
+ * canceled and waited for. */
 TND_API const char *tnd_load_reason(struct tnd_load *load, uint32_t reason_index);
 
 /* The sentence that ended the load, "" while it goes well. Memory: the load's. Threads: any. */
@@ -500,7 +506,8 @@ TND_API const struct tnd_model *tnd_load_model(const struct tnd_load *load);
 
 /* A consumer takes the layers in turn, over and over (a token's pass through the model), and says which it uses. With a
  * window they come and go: what is ahead of the consumer is fetched while it computes, into the places of the layers
- * whose next use is farthest, never of one that is acquired or pinned. Without one they only arrive. */
+ * whose next use is farthest, never of one that is acquired or pinned. Without one they only arrive. A child that is
+ * forked before the load has ended does not see its memory. */
 
 /* Takes a layer, or TND_LAYER_SHARED_IN or _OUT, for use: until its release its tensors stay where they are. As often
  * as one likes, by several threads. What is not there is asked for, and comes before all else.
@@ -518,8 +525,9 @@ TND_API int tnd_layer_release(struct tnd_load *load, int32_t layer);
  * Threads: any. */
 TND_API int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned);
 
-/* A hint: this layer comes next, before all that nobody waits for. Of a load that is not lazy and has no window it
- * changes nothing: all is on its way. 0, or -EINVAL no such layer. Threads: any. */
+/* A hint: this layer will be acquired soon. It is fetched behind what somebody asked for and before what comes next in
+ * the order, and kept until it was acquired, or as many others as the order has. Of a load that is not lazy and has no
+ * window it changes nothing: all is on its way. 0, or -EINVAL no such layer. Threads: any. */
 TND_API int tnd_load_prefetch(struct tnd_load *load, int32_t layer);
 
 struct tnd_layer_stats {
@@ -527,7 +535,8 @@ struct tnd_layer_stats {
     uint64_t hits;       /* it was there */
     uint64_t late_hits;  /* its fetch ahead was under way, and was waited for */
     uint64_t sync_loads; /* it was fetched because of the acquire, or is the first one, and was waited for */
-    uint64_t stalled_ns; /* waited for in all; stalls are late hits and synchronous loads */
+    uint64_t stalled_ns; /* waited for in all, where it was polled for from the first -EAGAIN on; stalls are late hits
+                            and synchronous loads */
     uint64_t fetches;    /* layers brought in, shared tensors too */
     uint64_t bytes_fetched; /* as they lie in the file */
     uint64_t bytes_reread;  /* of bytes_fetched: of layers that had been there before */
@@ -563,8 +572,9 @@ struct tnd_plan_sizes {
     uint64_t read_bytes;
     uint64_t destination_bytes; /* host memory for the tensors that place() does not take */
     uint64_t shared_bytes;      /* of loaded_bytes: of no layer */
-    uint64_t layer_bytes_max;   /* the largest layer in memory, with what its alignment adds */
-    uint64_t resident_bytes;    /* of destination_bytes: the window; 0 without one */
+    uint64_t layer_bytes_max;   /* the largest layer in memory; with a window, with what its alignment adds */
+    uint64_t resident_bytes;    /* the window: as often layer_bytes_max as there is room for; 0 without one. Part of
+                                   destination_bytes but where layers are the mapped file itself */
     uint32_t resident_layers;   /* as many fit it; all without one */
     uint64_t pool_bytes;        /* buffers at the start; may grow to the loader's limit */
     uint64_t available_bytes;   /* what the system, the cgroup and memory_bytes_max leave */
@@ -580,7 +590,8 @@ TND_API void tnd_plan_destroy(struct tnd_plan **plan);
 TND_API int tnd_plan_tensor_type(const struct tnd_plan *plan, uint32_t tensor_index, enum tnd_dtype *ret_dtype,
                                  uint64_t *ret_bytes);
 TND_API void tnd_plan_sizes(const struct tnd_plan *plan, struct tnd_plan_sizes *ret_sizes);
-/* In the order they are read; NULL beyond the last. Memory: the plan's. */
+/* In the order they are read, a lazy load or a window apart, which reads first what is asked for; NULL beyond the last.
+ * Memory: the plan's. */
 TND_API const struct tnd_window *tnd_plan_window(const struct tnd_plan *plan, uint32_t window_index);
 TND_API const struct tnd_piece *tnd_plan_piece(const struct tnd_plan *plan, uint32_t piece_index);
 

@@ -95,21 +95,16 @@ static int ask_for_places(struct tnd_load *load, const struct tnd_load_options *
     return 0;
 }
 
-/* What the loader's other loads have taken, and what of it the system does not know of yet: pages not yet touched.
- * Under loads_mutex. */
+/* What the loader's other loads have taken of the host's memory, and what of it the system does not know of yet: pages
+ * not yet touched. Under loads_mutex. */
 static void sum_loads(const struct tnd_loader *loader, uint64_t *ret_taken, uint64_t *ret_untouched)
 {
     *ret_taken = loader->leaked_bytes;
     *ret_untouched = 0;
-    for (const struct tnd_load *load = loader->loads; load; load = load->next) {
-        /* Converted tensors have another size there than in the file. */
-        double share = (double)atomic_load(&load->transfer.readiness.bytes_ready) /
-                       (double)tnd_max(1, load->plan.sizes.tensor_bytes);
-        uint64_t touched = (uint64_t)(share * (double)load->layout.bytes);
-
-        *ret_taken += load->layout.bytes;
-        if (!atomic_load(&load->transfer.readiness.ended))
-            *ret_untouched += load->layout.bytes - tnd_min(load->layout.bytes, touched);
+    for (struct tnd_load *load = loader->loads; load; load = load->next) {
+        *ret_taken += load->host_bytes;
+        if (load->host_bytes && !atomic_load(&load->transfer.readiness.ended))
+            *ret_untouched += tnd_transfer_untouched(&load->transfer);
     }
 }
 
@@ -119,8 +114,7 @@ static int enter_budget(struct tnd_load *load, struct tnd_err *err)
     struct tnd_loader *loader = load->loader;
     uint64_t pool_has = atomic_load(&loader->pipeline.pool.bytes);
     uint64_t pool = load->plan.sizes.pool_bytes - tnd_min(load->plan.sizes.pool_bytes, pool_has);
-    uint64_t here = load->device == &tnd_device_host ? load->layout.bytes : 0;
-    uint64_t need = here + pool, given = loader->options.memory_bytes_max;
+    uint64_t need = load->host_bytes + pool, given = loader->options.memory_bytes_max;
     uint64_t taken, untouched, available = tnd_memory_available();
 
     pthread_mutex_lock(&loader->loads_mutex);
@@ -136,7 +130,7 @@ static int enter_budget(struct tnd_load *load, struct tnd_err *err)
     if (need <= available)
         return 0;
     return tnd_fail(err, -ENOMEM, "%s: needs %llu bytes (%llu for tensors, %llu for buffers), %llu are available",
-                    load->model->files[0].file.path, (unsigned long long)need, (unsigned long long)here,
+                    load->model->files[0].file.path, (unsigned long long)need, (unsigned long long)load->host_bytes,
                     (unsigned long long)pool, (unsigned long long)available);
 }
 
@@ -159,6 +153,8 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
     if (r < 0)
         return r;
     plan->sizes.destination_bytes = load->layout.bytes;
+    load->host_bytes = load->device == &tnd_device_host ? load->layout.bytes : 0;
+    load->transfer.fresh_bytes = load->host_bytes; /* others look at it from now on */
     r = enter_budget(load, err);
     if (r >= 0)
         r = load->device->ops->block_alloc(load->device, &load->block, load->layout.bytes, err);
@@ -224,7 +220,8 @@ static int make_fetches(struct tnd_load *load, struct tnd_err *err)
     struct tnd_plan *plan = &load->plan;
 
     transfer->fetches = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*transfer->fetches));
-    if (!transfer->fetches)
+    transfer->arrived = tnd_arena_alloc(&plan->arena, plan->window_count, sizeof(*transfer->arrived));
+    if (!transfer->fetches || !transfer->arrived)
         return tnd_fail(err, -ENOMEM, "no memory to fetch %u layers", plan->stage_count);
     transfer->slot_bytes = load->layout.slot_bytes;
     transfer->slots = load->block.data + load->layout.bytes - load->layout.slot_bytes * load->layout.slot_count;

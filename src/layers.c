@@ -14,12 +14,17 @@ int tnd_layer_acquire(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
     return r < 0 ? r : tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true}, timeout_ns);
 }
 
+static int fail_on_host(void)
+{
+    return tnd_load_fail_argument("the layers of this load lie in host memory, where no stream waits for them");
+}
+
 int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int64_t timeout_ns)
 {
     const struct tnd_upload *upload = &load->transfer.upload;
     struct tnd_err err = {0};
     uint32_t stage = 0;
-    int r = tnd_load_stage_of(load, layer, &stage);
+    int r = upload->device ? tnd_load_stage_of(load, layer, &stage) : fail_on_host();
 
     if (r >= 0)
         r = tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true, .marked = true}, timeout_ns);
@@ -30,13 +35,6 @@ int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int
         return tnd_err_publish(&err);
     }
     return 0;
-}
-
-/* Lets the driver look at what a consumer has changed. Under the readiness's mutex. */
-static void tell_driver(struct tnd_load *load)
-{
-    if (load->plan.by_layer && tnd_residency_wants(&load->transfer.readiness.residency))
-        tnd_pipeline_kick(&load->loader->pipeline);
 }
 
 /* Marks when a stream is done with what it acquired. One event a slot: a second stream's covers the first's, for which
@@ -66,7 +64,7 @@ static int release(struct tnd_load *load, int32_t layer, bool on, void *stream)
         r = mark_free(load, readiness->residency.stages[stage].slot, stream, &err);
     if (was_acquired && r >= 0)
         readiness->residency.stages[stage].acquired--;
-    tell_driver(load);
+    tnd_load_tell_driver(load);
     pthread_mutex_unlock(&readiness->mutex);
     if (r < 0)
         return tnd_err_publish(&err);
@@ -80,7 +78,7 @@ int tnd_layer_release(struct tnd_load *load, int32_t layer)
 
 int tnd_layer_release_on(struct tnd_load *load, int32_t layer, void *stream)
 {
-    return release(load, layer, true, stream);
+    return load->transfer.upload.device ? release(load, layer, true, stream) : fail_on_host();
 }
 
 int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned)
@@ -94,7 +92,7 @@ int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned)
     pthread_mutex_lock(&readiness->mutex);
     readiness->residency.stages[stage].pinned = pinned;
     tnd_readiness_stir(readiness); /* it may have been the last place: then there is nothing to wait for */
-    tell_driver(load);
+    tnd_load_tell_driver(load);
     pthread_mutex_unlock(&readiness->mutex);
     return 0;
 }
@@ -108,8 +106,8 @@ int tnd_load_prefetch(struct tnd_load *load, int32_t layer)
     if (r < 0)
         return r;
     pthread_mutex_lock(&readiness->mutex);
-    tnd_residency_demand(&readiness->residency, stage);
-    tell_driver(load);
+    tnd_residency_hint(&readiness->residency, stage);
+    tnd_load_tell_driver(load);
     pthread_mutex_unlock(&readiness->mutex);
     return 0;
 }

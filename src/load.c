@@ -21,6 +21,8 @@ static int prepare_digests(struct tnd_load *load, struct tnd_err *err)
 
     if (load->loader->options.engine == TND_ENGINE_MMAP) /* a mapping that is touched after a cut is a signal */
         return tnd_fail(err, -EINVAL, "the mmap engine hands out the file itself, and makes no digests of it");
+    if (load->device != &tnd_device_host)
+        return tnd_fail(err, -EINVAL, "digests are made of bytes in host memory, and this load ends elsewhere");
     if (load->plan.by_layer) /* what is read twice would be in them twice */
         return tnd_fail(err, -EINVAL, "a load that is lazy or has a window makes no digests");
     r = tnd_digests_init(&load->digests, &load->plan, transfer->spans, err);
@@ -34,24 +36,28 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
     struct tnd_plan_options planned = tnd_plan_options_of(&load->loader->options, options);
     struct tnd_transfer *transfer = &load->transfer;
     uint64_t (*now_ns)(void) = load->loader->pipeline.options.now_ns;
-    int r = tnd_plan_init(&load->plan, load->model, &planned, err);
+    int r;
 
+    if (load->device != &tnd_device_host && load->loader->options.engine == TND_ENGINE_MMAP)
+        return tnd_fail(err, -EINVAL, "the mmap engine hands out the file itself, in host memory");
+    r = tnd_plan_init(&load->plan, load->model, &planned, err);
     if (r < 0)
         return r;
     load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, &load->plan.sizes);
+    transfer->plan = &load->plan;
     /* Before the load is on the loader's list, where others look at how far it is. */
     r = tnd_readiness_init(&transfer->readiness, &load->plan, options, now_ns, err);
     if (r >= 0)
         r = tnd_load_take_destination(load, options, err);
     if (r >= 0 && options->digest == TND_DIGEST_XXH3)
         r = prepare_digests(load, err);
-    transfer->plan = &load->plan;
     transfer->in_place = options->in_place;
     transfer->trace = load->loader->trace;
     if (load->device != &tnd_device_host)
         return r < 0 ? r : tnd_upload_init(transfer, load->device, load->layout.slot_count, err);
     transfer->fresh = load->block.data;
-    transfer->fresh_bytes = load->layout.bytes;
+    /* On demand much of it may never be needed; a window will be. */
+    transfer->touches_all = options->lazy != TND_LAZY_DEMAND || load->layout.slot_count;
     return r;
 }
 
@@ -62,7 +68,7 @@ static void leave(struct tnd_load *load)
 
     pthread_mutex_lock(&load->loader->loads_mutex);
     if (load->transfer.stats.reads_given_up)
-        load->loader->leaked_bytes += load->layout.bytes;
+        load->loader->leaked_bytes += load->host_bytes;
     for (at = &load->loader->loads; *at; at = &(*at)->next)
         if (*at == load) {
             *at = load->next;
@@ -137,8 +143,15 @@ int tnd_load_file(const char *path, const struct tnd_load_options *options, stru
     struct tnd_loader *loader = NULL;
     struct tnd_model *model = NULL;
     struct tnd_load *load = NULL;
-    int r = tnd_model_open(path, NULL, &model);
+    struct tnd_load_options given;
+    struct tnd_err err = {0};
+    int r = tnd_load_options_init(&given, options, &err);
 
+    if (r >= 0 && given.resident_bytes)
+        r = tnd_fail(&err, -EINVAL, "tnd_load_file() waits for all layers, which a load with a window never has");
+    if (r < 0)
+        return tnd_err_publish(&err);
+    r = tnd_model_open(path, NULL, &model);
     if (r >= 0)
         r = tnd_loader_create(NULL, &loader);
     if (r >= 0)
@@ -327,7 +340,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .digest_busy_ns = stats->work.digest_ns,
         .alloc_ns = atomic_load(&transfer->touch_ns),
         .overlap_ns = stats->overlap_ns,
-        .destination_bytes = load->layout.bytes,
+        .destination_bytes = load->host_bytes,
         .pool_bytes = atomic_load(&load->loader->pipeline.pool.bytes),
         .tensors = load->plan.tensor_count,
         .layers = load->plan.sizes.layer_count,
@@ -388,8 +401,12 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
     if (r < 0)
         return r;
     mapped = tnd_load_mapped_tensors(plan, loader_options.engine);
-    r = mapped ? tnd_layout_init(&layout, plan, mapped, load_options.in_place, load_options.resident_bytes, err)
-               : tnd_fail(err, -ENOMEM, "no memory to lay out %u tensors", plan->tensor_count);
+    if (!mapped)
+        r = tnd_fail(err, -ENOMEM, "no memory to lay out %u tensors", plan->tensor_count);
+    if (r >= 0)
+        r = tnd_residency_check_order(plan, &load_options, err);
+    if (r >= 0)
+        r = tnd_layout_init(&layout, plan, mapped, load_options.in_place, load_options.resident_bytes, err);
     if (r < 0) {
         tnd_plan_finish(plan);
         return r;

@@ -16,6 +16,7 @@ struct tnd_load {
     struct tnd_layout layout;
     struct tnd_device *device;
     struct tnd_device_block block;
+    uint64_t host_bytes; /* of block, that are of the host's memory */
     struct tnd_transfer transfer;
     struct tnd_digests digests;
     uint64_t plan_ns;
@@ -44,6 +45,8 @@ struct tnd_awaited {
 
 /* wait.c: 0, -EAGAIN, -ETIMEDOUT, or a failure, told to tnd_last_error(). A load by layer is asked for it. */
 int tnd_load_await(struct tnd_load *load, const struct tnd_awaited *awaited, int64_t timeout_ns);
+/* wait.c: lets the driver look at what a consumer has changed. Under the readiness's mutex. */
+void tnd_load_tell_driver(struct tnd_load *load);
 /* wait.c: the stage of a layer of this load; -EINVAL, told. */
 int tnd_load_stage_of(const struct tnd_load *load, int32_t layer, uint32_t *ret_stage);
 /* wait.c: tells the caller's mistake; -EINVAL. */

@@ -101,8 +101,8 @@ int tnd_load_options_init(struct tnd_load_options *options, const struct tnd_loa
         return tnd_fail(err, -EINVAL, "a load that is lazy or has a window goes in the order of use");
     if (options->place && options->resident_bytes)
         return tnd_fail(err, -EINVAL, "layers in a window have no place of the caller's: place and resident_bytes");
-    if (options->layer_order_count && !options->layer_order)
-        return tnd_fail(err, -EINVAL, "layer_order_count is %u without a layer_order", options->layer_order_count);
+    if (!options->layer_order_count != !options->layer_order)
+        return tnd_fail(err, -EINVAL, "layer_order and layer_order_count: one is given, the other is not");
     r = check_target(options->dtype, err);
     for (uint32_t i = 0; i < options->rule_count && r >= 0; i++)
         r = options->rules && options->rules[i].pattern ? check_target(options->rules[i].dtype, err)

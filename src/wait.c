@@ -49,6 +49,12 @@ static int ask(struct tnd_load *load, const struct tnd_awaited *awaited, struct 
     return -EAGAIN;
 }
 
+void tnd_load_tell_driver(struct tnd_load *load)
+{
+    if (load->plan.by_layer && tnd_residency_wants(&load->transfer.readiness.residency))
+        tnd_pipeline_kick(&load->loader->pipeline);
+}
+
 /* Asks, and with until_ns again whenever something has changed, until then; 0: once. Returns what was answered
  * last. */
 static int ask_and_wait(struct tnd_load *load, const struct tnd_awaited *awaited, struct tnd_refusal *refusal,
@@ -60,8 +66,7 @@ static int ask_and_wait(struct tnd_load *load, const struct tnd_awaited *awaited
     pthread_mutex_lock(&readiness->mutex);
     do {
         r = ask(load, awaited, refusal, err);
-        if (load->plan.by_layer && tnd_residency_wants(&readiness->residency))
-            tnd_pipeline_kick(&load->loader->pipeline);
+        tnd_load_tell_driver(load);
     } while (r == -EAGAIN && until_ns && tnd_readiness_wait(readiness, until_ns));
     pthread_mutex_unlock(&readiness->mutex);
     return r;
@@ -88,16 +93,31 @@ static int ask_and_step(struct tnd_load *load, const struct tnd_awaited *awaited
     return r;
 }
 
-/* Counts a thread in, or out, that waits: it is told of changes, and what it waits for does not leave again before it
- * has seen it. */
-static void count_waiter(struct tnd_load *load, const struct tnd_awaited *awaited, bool in)
+/* Counts a thread in that waits: it is told of changes, and what it waits for does not leave again before it has seen
+ * it. */
+static void begin_waiting(struct tnd_load *load, const struct tnd_awaited *awaited)
 {
     struct tnd_readiness *readiness = &load->transfer.readiness;
 
     pthread_mutex_lock(&readiness->mutex);
-    atomic_fetch_add(&readiness->waiting, in ? 1 : -1u);
+    atomic_fetch_add(&readiness->waiting, 1);
     if (awaited->stage != TND_STAGE_NONE)
-        readiness->residency.stages[awaited->stage].waiting += in ? 1 : -1u;
+        readiness->residency.stages[awaited->stage].waiting++;
+    pthread_mutex_unlock(&readiness->mutex);
+}
+
+/* Counts it out: now that may leave for what others wait for. */
+static void end_waiting(struct tnd_load *load, const struct tnd_awaited *awaited, const struct tnd_refusal *refusal)
+{
+    struct tnd_readiness *readiness = &load->transfer.readiness;
+
+    pthread_mutex_lock(&readiness->mutex);
+    atomic_fetch_sub(&readiness->waiting, 1);
+    if (awaited->stage != TND_STAGE_NONE)
+        readiness->residency.stages[awaited->stage].waiting--;
+    if (awaited->acquire)
+        tnd_residency_stop_waiting(&readiness->residency, awaited->stage, refusal);
+    tnd_load_tell_driver(load);
     pthread_mutex_unlock(&readiness->mutex);
 }
 
@@ -112,10 +132,10 @@ int tnd_load_await(struct tnd_load *load, const struct tnd_awaited *awaited, int
         return 0;
     r = ask_and_wait(load, awaited, timeout_ns ? &refusal : NULL, 0, &err);
     if (r == -EAGAIN && timeout_ns) {
-        count_waiter(load, awaited, true);
+        begin_waiting(load, awaited);
         r = tnd_loader_steps_here(load->loader) ? ask_and_step(load, awaited, &refusal, until, &err)
                                                 : ask_and_wait(load, awaited, &refusal, until, &err);
-        count_waiter(load, awaited, false);
+        end_waiting(load, awaited, &refusal);
         r = r == -EAGAIN ? -ETIMEDOUT : r;
     }
     if (r < 0 && err.result)

@@ -6,8 +6,8 @@
  *
  * On the host the pipeline's workers write to a block themselves. Any other device takes whole chunks: it copies and
  * converts their spans on queues of its own, in order, some time later. A ticket tells when that is over; an event
- * tells it to a consumer's queue. As in CUDA, an event that was never marked counts as over: who waits for one asks
- * first whether it was marked.
+ * tells it to a consumer's queue. As in CUDA, an event that was never marked counts as over, which is right for a slot
+ * that nobody has used; who waits for a layer asks first whether its event was marked.
  *
  * Threads: create and destroy any; stream_wait and stream_mark the consumer's; all else the driver. */
 

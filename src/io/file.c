@@ -160,7 +160,7 @@ void tnd_file_forget(const struct tnd_io_file *file, uint64_t offset, uint64_t b
         posix_fadvise(file->fd, (off_t)first, (off_t)(end - first), POSIX_FADV_DONTNEED);
 }
 
-int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *err)
+int tnd_file_check_unchanged(const struct tnd_model_file *file, struct tnd_err *err)
 {
     const struct tnd_file_identity *then = &file->identity;
     struct stat now;
@@ -172,8 +172,17 @@ int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *e
                         file->file.path, (long long)then->bytes, (long long)now.st_size);
     if (now.st_mtim.tv_sec != then->modified.tv_sec || now.st_mtim.tv_nsec != then->modified.tv_nsec)
         return tnd_fail(err, -EBADMSG, "%s: written to while it was loaded", file->file.path);
-    /* A file removed meanwhile was still read whole through its descriptor; another in its place is not this model. */
-    if (stat(file->file.path, &now) == 0 && (now.st_ino != then->inode || now.st_dev != then->device))
-        return tnd_fail(err, -EBADMSG, "%s: replaced by another file while it was loaded", file->file.path);
     return 0;
+}
+
+int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *err)
+{
+    const struct tnd_file_identity *then = &file->identity;
+    int r = tnd_file_check_unchanged(file, err);
+    struct stat now;
+
+    /* A file removed meanwhile was still read whole through its descriptor; another in its place is not this model. */
+    if (r >= 0 && stat(file->file.path, &now) == 0 && (now.st_ino != then->inode || now.st_dev != then->device))
+        return tnd_fail(err, -EBADMSG, "%s: replaced by another file while it was loaded", file->file.path);
+    return r;
 }

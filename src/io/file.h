@@ -63,7 +63,10 @@ void tnd_file_unmap(struct tnd_io_file *file);
  * page cache. */
 void tnd_file_forget(const struct tnd_io_file *file, uint64_t offset, uint64_t bytes, bool keep_cached);
 
-/* -EBADMSG when the file is no longer what it was at open: cut, grown, written to, or another one at its path. */
+/* -EBADMSG when the file is no longer what it was at open: cut, grown or written to. Looks at its descriptor only: a
+ * path may lead to a server that does not answer. */
+int tnd_file_check_unchanged(const struct tnd_model_file *file, struct tnd_err *err);
+/* The same, or another file at its path. */
 int tnd_file_check_identity(const struct tnd_model_file *file, struct tnd_err *err);
 
 #endif

@@ -197,6 +197,8 @@ void tnd_io_through_cache(struct tnd_io *io, struct tnd_io_file *file)
     if (!file->direct || io->options.direct == TND_ON)
         return;
     file->direct = false;
+    tnd_reasons_add(file->reasons, "%s: fits the page cache, and is read through it from the first layer in the window "
+                    "on, as a window reads its layers again", file->path);
     if (io->options.engine == TND_ENGINE_AUTO && file->engine == io->uring && threads_need(io, NULL) >= 0)
         file->engine = io->threads; /* the ring would copy on one thread only */
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/bytes.h"
 #include "model/model.h"
 #include "pipeline/transfer.h"
 
@@ -78,8 +79,9 @@ static void move_stage(struct tnd_transfer *transfer, uint32_t stage, uint32_t s
  * be found again. */
 static void decide_cache(struct tnd_transfer *transfer)
 {
-    uint64_t bytes = 0, available = tnd_memory_available();
+    uint64_t bytes = 0, available = tnd_memory_available(), untouched = tnd_transfer_untouched(transfer);
 
+    available -= tnd_min(available, untouched);
     for (uint32_t i = 0; i < transfer->file_count; i++)
         bytes += transfer->files[i].bytes;
     transfer->fits_cache = bytes <= available / 100 * CACHE_PERCENT_MAX;
@@ -91,37 +93,70 @@ static void decide_cache(struct tnd_transfer *transfer)
                         (unsigned long long)bytes, (unsigned long long)available);
 }
 
-/* The pages that a stage which left has in mappings and cache, run by run of its windows. */
+/* Where in its file a window's first wanted byte lies, and its last one ends. */
+static uint64_t wanted_from(const struct tnd_plan *plan, const struct tnd_window *window)
+{
+    return window->offset + plan->pieces[window->piece_first].window_offset;
+}
+
+static uint64_t wanted_to(const struct tnd_plan *plan, const struct tnd_window *window)
+{
+    const struct tnd_piece *last = &plan->pieces[window->piece_first + window->piece_count - 1];
+
+    return window->offset + last->window_offset + last->bytes;
+}
+
+/* The pages that a stage which left has in mappings and cache, run by run of its windows. The pages at both ends of a
+ * run are its neighbours' too, and stay. */
 static void forget_pages(struct tnd_transfer *transfer, const struct tnd_stage *planned)
 {
-    const struct tnd_window *windows = &transfer->plan->windows[planned->window_first];
+    const struct tnd_plan *plan = transfer->plan;
+    const struct tnd_window *windows = &plan->windows[planned->window_first];
     uint32_t first = 0;
 
     for (uint32_t i = 1; i <= planned->window_count; i++) {
         const struct tnd_window *before = &windows[i - 1];
+        uint64_t from = wanted_from(plan, &windows[first]);
 
         if (i < planned->window_count && windows[i].file == before->file &&
             windows[i].offset <= before->offset + before->bytes)
             continue;
-        tnd_file_forget(&transfer->files[before->file], windows[first].offset,
-                        before->offset + before->bytes - windows[first].offset, transfer->fits_cache);
+        tnd_file_forget(&transfer->files[before->file], from, wanted_to(plan, before) - from, transfer->fits_cache);
         first = i;
     }
+}
+
+/* All of a stage is to be read once more. */
+static void forget(struct tnd_transfer *transfer, uint32_t stage)
+{
+    const struct tnd_stage *planned = &transfer->plan->stages[stage];
+    struct tnd_fetch *fetch = &transfer->fetches[stage];
+
+    tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
+    fetch->bytes_arrived = 0;
+    memset(&transfer->arrived[planned->window_first], 0, planned->window_count * sizeof(*transfer->arrived));
 }
 
 /* Nothing of a stage that left is to be used any more. */
 static void leave(struct tnd_transfer *transfer, uint32_t stage)
 {
-    struct tnd_fetch *fetch = &transfer->fetches[stage];
-
     trace(transfer, TND_TRACE_EVICT, stage, transfer->readiness.now_ns());
-    tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
-    fetch->bytes_arrived = 0;
+    forget(transfer, stage);
     forget_pages(transfer, &transfer->plan->stages[stage]);
 #ifdef TND_POISON
     if (!transfer->upload.device)
-        memset(transfer->slots + fetch->slot * transfer->slot_bytes, 0xDB, transfer->slot_bytes);
+        memset(transfer->slots + transfer->fetches[stage].slot * transfer->slot_bytes, 0xDB, transfer->slot_bytes);
 #endif
+}
+
+/* From a window of the stage on, the next one that is not there yet; its window_count: none. */
+static uint32_t next_missing(const struct tnd_transfer *transfer, uint32_t stage, uint32_t window)
+{
+    const struct tnd_stage *planned = &transfer->plan->stages[stage];
+
+    while (window < planned->window_count && transfer->arrived[planned->window_first + window])
+        window++;
+    return window;
 }
 
 static void begin(struct tnd_transfer *transfer, const struct tnd_pick *pick)
@@ -138,7 +173,7 @@ static void begin(struct tnd_transfer *transfer, const struct tnd_pick *pick)
     }
     if (transfer->upload.device)
         tnd_upload_restart(transfer, pick->stage, slot);
-    fetch->window_next = 0;
+    fetch->window_next = next_missing(transfer, pick->stage, 0);
     fetch->failed = false;
     fetch->begun_ns = use_of(transfer, pick->stage)->begun_ns;
 }
@@ -165,7 +200,7 @@ bool tnd_fetch_next(struct tnd_transfer *transfer, uint32_t *ret_window)
 static void no_more_reads(struct tnd_transfer *transfer, uint32_t stage)
 {
     pthread_mutex_lock(&transfer->readiness.mutex);
-    use_of(transfer, stage)->unissued = false;
+    tnd_residency_issued(&transfer->readiness.residency, stage);
     pthread_mutex_unlock(&transfer->readiness.mutex);
 }
 
@@ -175,19 +210,19 @@ void tnd_fetch_issued(struct tnd_transfer *transfer, uint32_t window)
     struct tnd_fetch *fetch = &transfer->fetches[stage];
 
     fetch->flying++;
-    if (++fetch->window_next == transfer->plan->stages[stage].window_count)
+    fetch->window_next = next_missing(transfer, stage, fetch->window_next + 1);
+    if (fetch->window_next == transfer->plan->stages[stage].window_count)
         no_more_reads(transfer, stage);
 }
 
 /* ---- End --------------------------------------------------------------------------------------------------- */
 
-/* Nothing of a failed stage is under way any more: its place may be used by others. */
+/* Nothing of a failed stage is under way any more: its slot may be used by others. In a place of its own what arrived
+ * stays, as somebody may be using those tensors already. */
 static void finish_failed(struct tnd_transfer *transfer, uint32_t stage)
 {
-    struct tnd_fetch *fetch = &transfer->fetches[stage];
-
-    tnd_readiness_forget(&transfer->readiness, stage, fetch->bytes_arrived);
-    fetch->bytes_arrived = 0;
+    if (use_of(transfer, stage)->slot != TND_SLOT_NONE)
+        forget(transfer, stage);
     tnd_readiness_fail(&transfer->readiness, stage);
 }
 
@@ -219,7 +254,7 @@ int tnd_fetch_check(struct tnd_transfer *transfer, uint32_t stage)
         uint32_t file = transfer->plan->windows[planned->window_first + i].file;
 
         if (file != before && transfer->files[file].source)
-            r = tnd_file_check_identity(transfer->files[file].source, &err);
+            r = tnd_file_check_unchanged(transfer->files[file].source, &err);
         before = file;
     }
     if (r < 0)
@@ -257,6 +292,7 @@ void tnd_fetch_arrived(struct tnd_transfer *transfer, uint32_t window)
     /* A device's stages are looked at when they are marked: a stream may use them since. */
     if (is_last(transfer, stage) && (transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0))
         trace(transfer, TND_TRACE_FETCH, stage, fetch->begun_ns);
+    transfer->arrived[window] = !fetch->failed;
     for (uint32_t i = 0; i < read->piece_count && !fetch->failed; i++) {
         const struct tnd_piece *piece = &transfer->plan->pieces[read->piece_first + i];
 

@@ -423,10 +423,7 @@ bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns)
 {
     bool moved;
 
-    if (pipeline->copying && !pipeline->reading && timeout_ns && !atomic_load(&pipeline->mail)) {
-        tnd_upload_wait(pipeline);
-        timeout_ns = 0;
-    }
+    timeout_ns = tnd_upload_due(pipeline, timeout_ns);
     timeout_ns = tnd_hang_due(pipeline, timeout_ns);
     tnd_waker_prepare(&pipeline->waker);
     moved = reap_reads(pipeline, atomic_load(&pipeline->mail) ? 0 : timeout_ns);

@@ -3,9 +3,9 @@
 #define TND_PIPELINE_PIPELINE_H
 
 /* The only heartbeat: tick() moves every chunk that can move, the ones nearest to their end first, and does not wait
- * for any (only the first read of a file and the end of a load look at files, which takes a few system calls); wait()
- * sends the reads that it queued and takes in those that are done. One driver thread calls both in turn; workers see
- * one chunk; everybody else only adds and cancels. */
+ * for any; wait() sends the reads that it queued and takes in those that are done. Files are looked at, with a few
+ * system calls, before the first read of one, when a layer is there or has left, and at the end of a load. One driver
+ * thread calls both in turn; workers see one chunk; everybody else only adds, asks for layers and cancels. */
 
 #include <pthread.h>
 
@@ -44,6 +44,7 @@ struct tnd_pipeline {
     uint32_t active_count;
     struct tnd_chunk *ready, **ready_tail;
     struct tnd_chunk *copying, **copying_tail; /* by ticket */
+    uint64_t look_ns; /* copying: how soon to look at the device again */
     uint32_t reading;
     struct tnd_trial trial;
     struct tnd_depth depth;

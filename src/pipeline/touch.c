@@ -46,7 +46,7 @@ void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *worke
     uint32_t job_count = (uint32_t)tnd_min(tnd_max(1, worker_count - tnd_min(worker_count, free_count)),
                                            TND_TOUCH_JOBS_MAX);
 
-    if (!transfer->fresh)
+    if (!transfer->touches_all)
         return;
     pthread_mutex_lock(&transfer->readiness.mutex);
     transfer->touching = job_count;
@@ -59,6 +59,17 @@ void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *worke
         };
         tnd_workers_submit(workers, &transfer->touches[i].job, false);
     }
+}
+
+uint64_t tnd_transfer_untouched(struct tnd_transfer *transfer)
+{
+    const struct tnd_plan_sizes *sizes = &transfer->plan->sizes;
+    /* Converted tensors have another size there than in the file. */
+    double grown = (double)sizes->loaded_bytes / (double)tnd_max(1, sizes->tensor_bytes);
+    uint64_t arrived = (uint64_t)((double)atomic_load(&transfer->readiness.bytes_ready) * grown);
+    uint64_t touched = tnd_max(arrived, atomic_load(&transfer->touch_next));
+
+    return transfer->fresh_bytes - tnd_min(transfer->fresh_bytes, touched);
 }
 
 void tnd_transfer_touch_join(struct tnd_transfer *transfer)

@@ -44,12 +44,14 @@ struct tnd_transfer {
     uint8_t **places;       /* [model tensor_count] where each tensor of the plan lies; of a layer in a window, where it
                                lay last */
     struct tnd_fetch *fetches; /* [plan stage_count] of a plan by layer, which goes stage by stage; else NULL */
+    bool *arrived;             /* [plan window_count] by layer: the bytes of a window are in their places */
     uint8_t *slots;            /* the window: [slot_bytes] for each layer in it */
     uint64_t slot_bytes;       /* 0: no window */
     struct tnd_upload upload;
     enum tnd_switch in_place;
     uint8_t *fresh; /* destination memory that has no pages yet, NULL when it has, in the order of the plan */
     uint64_t fresh_bytes;
+    bool touches_all; /* fresh is brought in ahead of the reads */
     struct tnd_digests *digests; /* NULL: none are made */
     struct tnd_trace trace;
     struct tnd_reasons reasons;
@@ -112,6 +114,8 @@ void tnd_transfer_end(struct tnd_transfer *transfer, struct tnd_io *io);
 
 /* Queues the touching jobs. Threads: the driver, when the engines are set up. */
 void tnd_transfer_touch(struct tnd_transfer *transfer, struct tnd_workers *workers);
+/* How much of the fresh memory is likely to have no pages yet. Threads: any. */
+uint64_t tnd_transfer_untouched(struct tnd_transfer *transfer);
 /* Stops touching and waits until no job looks at the transfer, which has ended. */
 void tnd_transfer_touch_join(struct tnd_transfer *transfer);
 

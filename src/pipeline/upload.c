@@ -3,9 +3,16 @@
 
 #include <errno.h>
 
+#include "base/bytes.h"
 #include "device/device.h"
 #include "model/model.h"
 #include "pipeline/pipeline.h"
+
+/* A device cannot wake the driver: it is looked at, soon after something moved and ever less often while nothing does.
+ * A chunk is copied in a few hundred microseconds; what waits for a consumer's stream may take as long as a layer is
+ * computed with. */
+#define LOOK_NS_MIN ((uint64_t)20000)
+#define LOOK_NS_MAX ((uint64_t)1000000)
 
 /* ---- Life -------------------------------------------------------------------------------------------------- */
 
@@ -62,8 +69,8 @@ void tnd_upload_restart(struct tnd_transfer *transfer, uint32_t stage, uint32_t 
     struct tnd_err err = {0};
 
     upload->unplaced[stage] = 0;
-    for (uint32_t i = 0; i < planned->window_count; i++)
-        upload->unplaced[stage] += transfer->plan->windows[planned->window_first + i].piece_count;
+    for (uint32_t i = planned->window_first; i < planned->window_first + planned->window_count; i++)
+        upload->unplaced[stage] += transfer->arrived[i] ? 0 : transfer->plan->windows[i].piece_count;
     if (slot < upload->slot_count && upload->device->ops->hold(upload->device, upload->slot_free[slot], &err) < 0)
         tnd_transfer_keep_error(transfer, &err);
 }
@@ -108,6 +115,7 @@ void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     chunk->next = NULL;
     *pipeline->copying_tail = chunk;
     pipeline->copying_tail = &chunk->next;
+    pipeline->look_ns = LOOK_NS_MIN;
     for (uint32_t i = 0; i < window->piece_count; i++) {
         uint32_t stage = tnd_plan_stage(plan, plan->pieces[window->piece_first + i].tensor);
 
@@ -144,13 +152,17 @@ bool tnd_upload_collect(struct tnd_pipeline *pipeline)
             tnd_transfer_arrived(transfer, window);
         moved = true;
     }
+    if (moved)
+        pipeline->look_ns = LOOK_NS_MIN;
     return moved;
 }
 
-void tnd_upload_wait(struct tnd_pipeline *pipeline)
+int64_t tnd_upload_due(struct tnd_pipeline *pipeline, int64_t timeout_ns)
 {
-    struct tnd_device *device = pipeline->copying->transfer->upload.device;
-    struct tnd_err err = {0};
+    int64_t due = (int64_t)pipeline->look_ns;
 
-    device->ops->wait(device, pipeline->copying->ticket, &err); /* a failure is told once it is collected */
+    if (!pipeline->copying)
+        return timeout_ns;
+    pipeline->look_ns = tnd_min(2 * pipeline->look_ns, LOOK_NS_MAX);
+    return timeout_ns < 0 || timeout_ns > due ? due : timeout_ns;
 }

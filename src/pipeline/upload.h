@@ -36,7 +36,7 @@ void tnd_upload_restart(struct tnd_transfer *transfer, uint32_t stage, uint32_t 
 void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk);
 /* Takes back what the device is done with; whether there was any. */
 bool tnd_upload_collect(struct tnd_pipeline *pipeline);
-/* Waits for the oldest one, for when there is nothing else to wait for. */
-void tnd_upload_wait(struct tnd_pipeline *pipeline);
+/* How long to wait for something else before the device is looked at again, at most timeout_ns (< 0: no limit). */
+int64_t tnd_upload_due(struct tnd_pipeline *pipeline, int64_t timeout_ns);
 
 #endif

@@ -86,22 +86,25 @@ static bool is_layer(const struct watched *watched, uint32_t stage)
     return layer_of(watched, stage) >= 0;
 }
 
+static void compare_tensor(struct watched *watched, uint32_t tensor)
+{
+    const void *data = NULL;
+    int r = tnd_load_tensor_data(watched->one->load, tensor, &data);
+
+    CHECK(r == 0, "tensor %u: %d %s", tensor, r, tnd_last_error());
+    if (!watched->expected[tensor])
+        watched->expected[tensor] = sim_expected(watched->one, tensor);
+    CHECK(memcmp(data, watched->expected[tensor], tnd_plan_bytes(&watched->one->load->plan, tensor)) == 0,
+          "tensor %u", tensor);
+}
+
 /* Every tensor of a stage that is acquired, or has come to stay. */
 static void compare_stage(struct watched *watched, uint32_t stage)
 {
     const struct tnd_plan *plan = &watched->one->load->plan;
 
-    for (uint32_t i = 0; i < plan->stages[stage].tensor_count; i++) {
-        uint32_t tensor = plan->tensors[plan->stages[stage].tensor_first + i];
-        const void *data = NULL;
-        int r = tnd_load_tensor_data(watched->one->load, tensor, &data);
-
-        CHECK(r == 0, "tensor %u of stage %u: %d %s", tensor, stage, r, tnd_last_error());
-        if (!watched->expected[tensor])
-            watched->expected[tensor] = sim_expected(watched->one, tensor);
-        CHECK(memcmp(data, watched->expected[tensor], tnd_plan_bytes(plan, tensor)) == 0, "tensor %u of stage %u",
-              tensor, stage);
-    }
+    for (uint32_t i = 0; i < plan->stages[stage].tensor_count; i++)
+        compare_tensor(watched, plan->tensors[plan->stages[stage].tensor_first + i]);
 }
 
 /* While nobody does anything nothing comes and goes over and over. A hint may cost a few reads: what it brings in
@@ -141,15 +144,25 @@ static void on_trace(void *cookie, const struct tnd_trace_event *event)
 
 /* ---- Invariants -------------------------------------------------------------------------------------------- */
 
-/* What came of a stage that failed is worth nothing. */
-static void poison_stage(const struct watched *watched, uint32_t stage)
+/* Of a stage that failed what arrived in a place of its own stays, as somebody may use it; the rest is worth
+ * nothing. */
+static void poison_stage(struct watched *watched, uint32_t stage)
 {
-    const struct tnd_plan *plan = &watched->one->load->plan;
+    const struct tnd_transfer *transfer = &watched->one->load->transfer;
+    const struct tnd_plan *plan = transfer->plan;
+    const struct tnd_stage *planned = &plan->stages[stage];
 
-    for (uint32_t i = 0; i < plan->stages[stage].tensor_count; i++) {
-        uint32_t tensor = plan->tensors[plan->stages[stage].tensor_first + i];
+    for (uint32_t w = planned->window_first; w < planned->window_first + planned->window_count; w++)
+        for (uint32_t i = 0; i < plan->windows[w].piece_count && !transfer->arrived[w]; i++) {
+            const struct tnd_span *span = &transfer->spans[plan->windows[w].piece_first + i];
 
-        memset(watched->one->load->transfer.places[tensor], POISON, tnd_plan_bytes(plan, tensor));
+            memset(span->destination, POISON, tnd_plan_bytes_out(span->kernel, span->bytes));
+        }
+    for (uint32_t i = 0; i < planned->tensor_count && !watched->replaced; i++) {
+        uint32_t tensor = plan->tensors[planned->tensor_first + i];
+
+        if (atomic_load(&transfer->readiness.tensor_left[tensor]) == 0 && !transfer->slot_bytes)
+            compare_tensor(watched, tensor);
     }
 }
 

@@ -195,11 +195,11 @@ static void replay(struct paced *paced, const struct tnd_model *model)
 
         while (tnd_residency_acquire(&residency, stage, false, NULL, now++, &err) == 0) {
             CHECK(tnd_residency_pick(&residency, now, &pick) && pick.begins, "nothing is read for layer %u", stage - 1);
-            residency.stages[pick.stage].unissued = false;
+            tnd_residency_issued(&residency, pick.stage);
             tnd_residency_fetched(&residency, pick.stage, now);
         }
         while (tnd_residency_pick(&residency, now, &pick)) {
-            residency.stages[pick.stage].unissued = false;
+            tnd_residency_issued(&residency, pick.stage);
             tnd_residency_fetched(&residency, pick.stage, now);
         }
         residency.stages[stage].acquired--;

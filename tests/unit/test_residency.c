@@ -87,7 +87,7 @@ static const char *picks(void)
 
         ck_assert(pick.begins);
         ck_assert_int_eq(residency.stages[pick.stage].state, TND_STAGE_FETCHING);
-        residency.stages[pick.stage].unissued = false;
+        tnd_residency_issued(&residency, pick.stage);
         name_of(pick.stage, name, sizeof(name));
         used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s", used ? " " : "", name);
         if (pick.evicted == TND_STAGE_NONE)
@@ -176,7 +176,73 @@ START_TEST(serves_who_asks_first)
     /* What is there is not asked for. */
     arrive_all();
     demand("4");
-    ck_assert_uint_eq(use("4")->demand, 0);
+    ck_assert(!use("4")->wished[TND_WISH_DEMAND]);
+}
+END_TEST
+
+START_TEST(serves_hints_behind_who_asks)
+{
+    start(6, (struct tnd_load_options){.lazy = TND_LAZY_BACKGROUND});
+    tnd_residency_hint(&residency, stage_of("5"));
+    tnd_residency_hint(&residency, stage_of("3"));
+    demand("4");
+    demand("3"); /* now it is needed */
+    ck_assert_str_eq(picks(), "in 0 4 3 5 1 2 out");
+
+    /* In a window it takes the place of what is used later than the next layer, and stays for a turn of the order. */
+    start_window(6, 3, (struct tnd_load_options){.ahead = 1});
+    ck_assert_str_eq(picks(), "in 0 1 2 out");
+    arrive_all();
+    tnd_residency_hint(&residency, stage_of("4"));
+    ck_assert_str_eq(picks(), "4(2)");
+    arrive_all();
+    ck_assert_int_eq(acquire("0"), 1);
+    release("0");
+    ck_assert_int_eq(acquire("1"), 1);
+    ck_assert_str_eq(picks(), "2(0)");
+    arrive_all();
+    ck_assert_int_eq(acquire("2"), 1);
+    release("1");
+    ck_assert_str_eq(picks(), "3(1)");
+    ck_assert_int_eq(acquire("4"), 1);
+    ck_assert_uint_eq(residency.stats.hits, 4);
+    release("4");
+    release("2");
+    ck_assert_int_eq(acquire("5"), 0);
+    ck_assert_str_eq(picks(), "5(4) 0(2)"); /* taken: kept no longer */
+}
+END_TEST
+
+START_TEST(counts_as_fetched_ahead_what_no_acquire_asked_for)
+{
+    start(4, (struct tnd_load_options){.lazy = TND_LAZY_DEMAND, .ahead = TND_AHEAD_NONE});
+    ck_assert_str_eq(picks(), "in 0");
+    tnd_residency_hint(&residency, stage_of("1"));
+    demand("2"); /* somebody waits for it */
+    ck_assert_str_eq(picks(), "2 1");
+    ck_assert_int_eq(acquire("1"), 0);
+    ck_assert_int_eq(acquire("2"), 0);
+    ck_assert_int_eq(acquire("3"), 0);
+    ck_assert_str_eq(picks(), "3");
+    arrive_all();
+    ck_assert_int_eq(acquire("1"), 1);
+    ck_assert_int_eq(acquire("2"), 1);
+    ck_assert_uint_eq(residency.stats.late_hits, 2);
+    ck_assert_int_eq(acquire("3"), 1);
+    ck_assert_uint_eq(residency.stats.sync_loads, 1);
+}
+END_TEST
+
+START_TEST(picks_without_going_through_all_again)
+{
+    start(6, (struct tnd_load_options){.lazy = TND_LAZY_BACKGROUND});
+    ck_assert_str_eq(picks(), "in 0 1 2 3 4 5 out");
+    ck_assert_uint_eq(residency.settled, 6);
+    arrive_all();
+    ck_assert_int_eq(acquire("2"), 1); /* 3, 4 and 5 come next, and nothing is known to be settled behind them */
+    ck_assert_uint_eq(residency.settled, 3);
+    ck_assert_str_eq(picks(), "");
+    ck_assert_uint_eq(residency.settled, 6);
 }
 END_TEST
 
@@ -191,7 +257,7 @@ START_TEST(goes_on_with_what_has_begun)
         ck_assert_int_eq(pick.begins, i == 0);
         ck_assert_uint_eq(pick.evicted, TND_STAGE_NONE);
     }
-    use("in")->unissued = false;
+    tnd_residency_issued(&residency, stage_of("in"));
     ck_assert_str_eq(picks(), "0 1 2 3 4 out");
 }
 END_TEST
@@ -379,6 +445,85 @@ START_TEST(keeps_what_was_asked_for_and_not_taken)
     ck_assert_int_eq(acquire("3"), 1);
     ck_assert_int_eq(acquire("2"), 0);
     ck_assert_str_eq(picks(), "2(4)"); /* no other is left, and somebody waits */
+}
+END_TEST
+
+/* Six layers, two places; 5 was polled for, came, and is not taken. */
+static void poll_in_vain(void)
+{
+    start_window(6, 2, (struct tnd_load_options){.ahead = 1});
+    ck_assert_str_eq(picks(), "in 0 1 out");
+    arrive_all();
+    ck_assert_int_eq(acquire("5"), 0);
+    ck_assert_str_eq(picks(), "5(1)");
+    arrive_all();
+}
+
+START_TEST(keeps_for_a_turn_of_the_order_only)
+{
+    poll_in_vain();
+    for (uint32_t i = 0; i < 5; i++) {
+        static const char *const layers[] = {"0", "1", "2", "3", "4"}, *const then[] = {"1(0)", "2(1)", "3(2)", "4(3)"};
+
+        ck_assert_int_eq(acquire(layers[i]), 1);
+        ck_assert_str_eq(picks(), ""); /* the other place is held */
+        release(layers[i]);
+        ck_assert_str_eq(picks(), i < 4 ? then[i] : ""); /* … and 5 comes next */
+        arrive_all();
+    }
+    ck_assert_int_eq(acquire("0"), 0);
+    ck_assert_str_eq(picks(), "0(4)");
+    arrive_all();
+    ck_assert_int_eq(acquire("0"), 1);
+    ck_assert_str_eq(picks(), "1(5)"); /* nobody came for it */
+
+    /* Who comes after that begins anew. */
+    now = 1000;
+    ck_assert_int_eq(acquire("5"), 0);
+    now = 1010;
+    arrive_all();
+    release("0");
+    ck_assert_str_eq(picks(), "5(1)");
+    arrive_all();
+    ck_assert_int_eq(acquire("5"), 1);
+    ck_assert_uint_eq(residency.stats.stalled_ns, 10);
+}
+END_TEST
+
+START_TEST(takes_polls_and_waits_for_one_use)
+{
+    struct tnd_refusal first = {0}, second = {0};
+
+    now = 0;
+    poll_in_vain();
+    now = 150;
+    ck_assert_int_eq(tnd_residency_acquire(&residency, stage_of("5"), false, &first, now, &err), 1);
+    ck_assert_uint_eq(residency.stats.sync_loads, 1);
+    ck_assert_uint_eq(residency.stats.stalled_ns, 150); /* since it polled */
+    release("5");
+    ck_assert_int_eq(acquire("0"), 1);
+    ck_assert_str_eq(picks(), "1(5)"); /* it was taken, and is kept no longer */
+    arrive_all();
+    ck_assert_int_eq(acquire("5"), 0);
+    release("0");
+    ck_assert_str_eq(picks(), "5(1)");
+
+    /* A wait whose time was over, and another one; the consumer has moved on meanwhile. */
+    poll_in_vain();
+    now = 200;
+    ck_assert_int_eq(tnd_residency_acquire(&residency, stage_of("3"), false, &first, now, &err), 0);
+    tnd_residency_stop_waiting(&residency, stage_of("3"), &first);
+    ck_assert_int_eq(acquire("0"), 1);
+    now = 220;
+    ck_assert_int_eq(tnd_residency_acquire(&residency, stage_of("3"), false, &second, now, &err), 0);
+    ck_assert_uint_eq(residency.next, 1);
+    ck_assert_str_eq(picks(), "3(5)");
+    arrive_all();
+    now = 260;
+    ck_assert_int_eq(tnd_residency_acquire(&residency, stage_of("3"), false, &second, now, &err), 1);
+    ck_assert_uint_eq(residency.stats.sync_loads, 1);
+    ck_assert_uint_eq(residency.stats.stalled_ns, 60);
+    ck_assert(!use("3")->polled.refused);
 }
 END_TEST
 
@@ -656,6 +801,9 @@ int main(void)
     tcase_add_test(cases, goes_in_the_order_of_use);
     tcase_add_test(cases, refuses_an_order_of_other_layers);
     tcase_add_test(cases, serves_who_asks_first);
+    tcase_add_test(cases, serves_hints_behind_who_asks);
+    tcase_add_test(cases, counts_as_fetched_ahead_what_no_acquire_asked_for);
+    tcase_add_test(cases, picks_without_going_through_all_again);
     tcase_add_test(cases, goes_on_with_what_has_begun);
     tcase_add_test(cases, is_not_held_up_by_one_without_room);
     tcase_add_test(cases, fetches_so_many_ahead);
@@ -664,6 +812,8 @@ int main(void)
     tcase_add_test(cases, evicts_what_is_used_last);
     tcase_add_test(cases, keeps_what_is_held);
     tcase_add_test(cases, keeps_what_was_asked_for_and_not_taken);
+    tcase_add_test(cases, keeps_for_a_turn_of_the_order_only);
+    tcase_add_test(cases, takes_polls_and_waits_for_one_use);
     tcase_add_test(cases, evicts_first_what_is_never_used_again);
     tcase_add_test(cases, says_when_all_is_pinned);
     tcase_add_test(cases, tells_a_failure_once);

@@ -512,7 +512,7 @@ START_TEST(refuses_what_does_not_go_together)
         {{.resident_bytes = window_of(2), .place = place_nothing}, "place"},
         {{.lazy = (enum tnd_lazy)(TND_LAZY_DEMAND + 1)}, "lazy"},
         {{.lazy = TND_LAZY_DEMAND, .layer_order = beyond, .layer_order_count = 2}, "layer 6"},
-        {{.lazy = TND_LAZY_DEMAND, .layer_order_count = 2}, "without a layer_order"},
+        {{.lazy = TND_LAZY_DEMAND, .layer_order_count = 2}, "one is given"},
     };
     struct tnd_loader *loader = make_loader((struct tnd_loader_options){0});
 
