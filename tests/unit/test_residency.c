@@ -210,6 +210,13 @@ START_TEST(serves_hints_behind_who_asks)
     release("2");
     ck_assert_int_eq(acquire("5"), 0);
     ck_assert_str_eq(picks(), "5(4) 0(2)"); /* taken: kept no longer */
+
+    start_window(6, 2, (struct tnd_load_options){.ahead = 1});
+    picks();
+    arrive_all();
+    use("1")->pinned = true;
+    tnd_residency_hint(&residency, stage_of("4"));
+    ck_assert_str_eq(picks(), ""); /* 0 comes next, and stays */
 }
 END_TEST
 
@@ -243,6 +250,16 @@ START_TEST(picks_without_going_through_all_again)
     ck_assert_uint_eq(residency.settled, 3);
     ck_assert_str_eq(picks(), "");
     ck_assert_uint_eq(residency.settled, 6);
+
+    start_window(6, 3, (struct tnd_load_options){.ahead = 2});
+    picks();
+    arrive_all();
+    ck_assert_str_eq(picks(), "");
+    use("0")->pinned = use("2")->pinned = true;
+    demand("5");
+    ck_assert_str_eq(picks(), "5(1)"); /* it was settled, and is no more */
+    use("2")->pinned = false;
+    ck_assert_str_eq(picks(), "1(2)");
 }
 END_TEST
 
