@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* One consumer of layers in one process, through the public header only: what a token takes, and what an acquire costs
- * once a layer is there. It computes by keeping its core busy.
+ * once a layer is there; of a load without a window also what the load itself says of its end. It computes by keeping
+ * its core busy.
  *
  *   bench-layers [--tokens N] [--resident BYTES] [--compute-ns N] [--engine NAME] [--direct on|off] [--ahead N]
  *                [--lazy] MODEL */
@@ -27,6 +28,8 @@ struct outcome {
     uint64_t tokens_ns[TOKENS_MAX];
     uint64_t first_layer_ns; /* from the load's start until layer 0 was acquired */
     uint64_t last_layer_ns;  /* … until the last one was, in the first token */
+    uint64_t taken_ns;       /* … until shared-out was acquired behind it */
+    uint64_t setup_ns;       /* … until the load's start had returned */
     uint64_t acquire_ns;     /* an acquire and its release in the last token, together */
 };
 
@@ -115,28 +118,39 @@ static void run(const struct options *options, const struct tnd_model *model, st
             give(load, (int32_t)i);
         }
         give(load, TND_LAYER_SHARED_IN);
+        take(load, TND_LAYER_SHARED_OUT);
+        if (token == 0)
+            outcome->taken_ns = wall_ns() - start;
+        give(load, TND_LAYER_SHARED_OUT);
         outcome->tokens_ns[token] = wall_ns() - begun;
     }
-    outcome->acquire_ns = (outcome->tokens_ns[options->tokens - 1] - layers * options->compute_ns) / (layers + 1);
+    outcome->acquire_ns = (outcome->tokens_ns[options->tokens - 1] - layers * options->compute_ns) / (layers + 2);
 }
 
 static void print(const struct options *options, const struct tnd_model *model, struct tnd_load *load,
                   const struct outcome *outcome)
 {
+    struct tnd_load_stats load_stats = {0};
     struct tnd_layer_stats stats;
 
     tnd_layer_stats(load, &stats);
+    if (!stats.resident_bytes) { /* a window never ends */
+        if (tnd_load_wait(load, -1) < 0)
+            die("wait: %s", tnd_last_error());
+        tnd_load_stats(load, &load_stats);
+    }
     printf("{\"layers\":%u,\"resident_layers\":%u,\"resident_bytes\":%llu,\"shared_bytes\":%llu,\"ahead\":%u,"
            "\"hits\":%llu,\"late_hits\":%llu,\"sync_loads\":%llu,\"stalled_ns\":%llu,\"bytes_fetched\":%llu,"
            "\"bytes_reread\":%llu,\"model_bytes\":%llu,\"first_layer_ns\":%llu,\"last_layer_ns\":%llu,"
-           "\"acquire_ns\":%llu,\"tokens_ns\":[",
+           "\"taken_ns\":%llu,\"setup_ns\":%llu,\"ready_ns\":%llu,\"acquire_ns\":%llu,\"tokens_ns\":[",
            tnd_model_layer_count(model), stats.resident_layers, (unsigned long long)stats.resident_bytes,
            (unsigned long long)stats.shared_bytes, stats.ahead, (unsigned long long)stats.hits,
            (unsigned long long)stats.late_hits, (unsigned long long)stats.sync_loads,
            (unsigned long long)stats.stalled_ns, (unsigned long long)stats.bytes_fetched,
            (unsigned long long)stats.bytes_reread, (unsigned long long)tnd_model_bytes(model),
            (unsigned long long)outcome->first_layer_ns, (unsigned long long)outcome->last_layer_ns,
-           (unsigned long long)outcome->acquire_ns);
+           (unsigned long long)outcome->taken_ns, (unsigned long long)outcome->setup_ns,
+           (unsigned long long)load_stats.ready_ns, (unsigned long long)outcome->acquire_ns);
     for (uint32_t i = 0; i < options->tokens; i++)
         printf("%s%llu", i ? "," : "", (unsigned long long)outcome->tokens_ns[i]);
     printf("]}\n");
@@ -156,6 +170,7 @@ int main(int argc, char **argv)
     start = wall_ns();
     if (tnd_load_start(loader, model, &options.load, &load) < 0)
         die("load: %s", tnd_last_error());
+    outcome.setup_ns = wall_ns() - start;
     run(&options, model, load, start, &outcome);
     print(&options, model, load, &outcome);
     tnd_load_destroy(&load);

@@ -22,8 +22,9 @@ from state import HeldMemory, make_cold
 MODELS = ("bench/qwen2.5-0.5b-f16.gguf", "bench/llama2-7b-q4_0.gguf", "models/SmolLM2-135M-Instruct.Q4_1.gguf")
 SHARES = (100, 50, 25, 10)  # per cent of the layers' bytes
 TOKENS = 4
+WARM_TOKENS = 101  # the first one loads, the others find all there
+WARM_COMPUTE_NS = 20000  # a layer: little beside what inference takes, so that what is lost beside it shows
 LARGE_BYTES = 1e9  # from here on the aims hold
-SETUP_NS = 5e6  # of a load, which no disk is asked for
 
 
 class Model:
@@ -132,31 +133,41 @@ def read_bound(bench, model):
 
 
 def hand_over(bench, model):
-    """How soon the first layer is there, and what lies between a load and its consumer."""
+    """How soon the first layer is there, and what lies between a load and its consumer: taken and ready are of one
+    process, whose consumer takes shared-in, all layers and shared-out as they come."""
     def once():
         rate = model.disk_rate()
-        model.cold()
-        command = [model.build / "tools/tundish", "load", "--json", "--direct", "on", model.path]
-        load = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-        run = model.run("--direct", "on", "--tokens", 3)
-        lazy = model.run("--direct", "on", "--tokens", 3, "--lazy")
-        return {"first_ns": run["first_layer_ns"], "first_disk_ns": model.first_bytes / rate * 1e9,
-                "taken_ns": run["tokens_ns"][0], "ready_ns": load["ready_ns"], "acquire_ns": run["acquire_ns"],
-                "lazy_acquire_ns": lazy["acquire_ns"], "lazy_first_ns": lazy["first_layer_ns"]}
+        run = model.run("--direct", "on", "--tokens", WARM_TOKENS)
+        lazy = model.run("--direct", "on", "--tokens", WARM_TOKENS, "--lazy")
+        warm = [model.run("--direct", "on", "--tokens", WARM_TOKENS, "--compute-ns", WARM_COMPUTE_NS, *words)
+                for words in ([], ["--lazy"])]
+        return {"eager": run, "lazy": lazy, "eager_computing": warm[0], "lazy_computing": warm[1],
+                "first_disk_ns": model.first_bytes / rate * 1e9}
+
+    def later_ns(run):
+        """A token once all is there: the first one is the load's."""
+        return median(run["tokens_ns"][1:])
 
     runs = bench.rounds(f"{model.path.name}, hand-over", once)
-    first = [(run["first_ns"] - SETUP_NS) / run["first_disk_ns"] for run in runs]
-    beyond = [run["taken_ns"] / run["ready_ns"] for run in runs]
+    eager, lazy = [run["eager"] for run in runs], [run["lazy"] for run in runs]
+    first = [(run["eager"]["first_layer_ns"] - run["eager"]["setup_ns"]) / run["first_disk_ns"] for run in runs]
+    beyond = [run["taken_ns"] / run["ready_ns"] for run in eager]
+    speed = [later_ns(run["eager_computing"]) / later_ns(run["lazy_computing"]) for run in runs]
     print(f"\n### {model.path.name}: from disk to consumer, cold\n")
     print_table(["what", "measured"],
-                [["first layer acquired, ms", spread(each(runs, "first_ns", 1e6), 1)],
-                 ["the same, lazy", spread(each(runs, "lazy_first_ns", 1e6), 1)],
-                 [f"less {SETUP_NS / 1e6:.0f} ms, ÷ (shared-in + layer 0) ÷ disk", spread(first, 2)],
-                 ["all layers taken ÷ load ready (another run)", spread(beyond, 3)],
-                 ["acquire and release of a layer that is there, ns", spread(each(runs, "acquire_ns"), 0)],
-                 ["the same after a lazy load", spread(each(runs, "lazy_acquire_ns"), 0)]])
-    bench.aim(model, "first layer ÷ (shared-in + layer 0) ÷ disk", first, "≤ 1.5", lambda value: value <= 1.5)
-    bench.aim(model, "acquire and release, ns", each(runs, "acquire_ns"), "≤ 1000", lambda value: value <= 1000)
+                [["first layer acquired, ms", spread(each(eager, "first_layer_ns", 1e6), 1)],
+                 ["the same, lazy", spread(each(lazy, "first_layer_ns", 1e6), 1)],
+                 ["set-up: until the load's start has returned, ms", spread(each(eager, "setup_ns", 1e6), 2)],
+                 ["first layer less set-up, ÷ (shared-in + layer 0) ÷ disk", spread(first, 2)],
+                 ["all taken ÷ load ready, in the same process", spread(beyond, 3)],
+                 ["tokens/s after a lazy load ÷ after an eager one", spread(speed, 3)],
+                 ["acquire and release of a layer that is there, ns", spread(each(eager, "acquire_ns"), 0)],
+                 ["the same after a lazy load", spread(each(lazy, "acquire_ns"), 0)]])
+    bench.aim(model, "first layer less set-up, ÷ (shared-in + layer 0) ÷ disk", first, "≤ 1.5",
+              lambda value: value <= 1.5)
+    bench.aim(model, "all taken ÷ load ready", beyond, "≤ 1.01", lambda value: value <= 1.01)
+    bench.aim(model, "tokens/s, lazy ÷ eager", speed, "≥ 0.99", lambda value: value >= 0.99)
+    bench.aim(model, "acquire and release, ns", each(eager, "acquire_ns"), "≤ 1000", lambda value: value <= 1000)
 
 
 def ways(bench, model):

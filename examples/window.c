@@ -21,14 +21,18 @@ static int choose_window(const struct tnd_model *model, struct tnd_load_options 
     return 0;
 }
 
+/* A token: what comes before the first layer, which stays, then the layers. */
 static int use_layers(struct tnd_load *load, uint32_t layers)
 {
-    int r = 0;
+    int r = tnd_layer_acquire(load, TND_LAYER_SHARED_IN, -1);
 
+    if (r >= 0)
+        r = tnd_layer_release(load, TND_LAYER_SHARED_IN);
     for (uint32_t layer = 0; r >= 0 && layer < layers; layer++) {
         r = tnd_layer_acquire(load, (int32_t)layer, -1);
         if (r < 0)
-            break; /* this layer could not be read; the others go on, and another acquire may succeed */
+            break; /* Nothing was acquired, so nothing is to be released. This layer could not be read; the load goes
+                    * on, and who has the time for it acquires it once more. */
         /* Here it would be computed with: tnd_load_tensor_data() of its tensors, until it is released. The next two are
          * on their way. */
         r = tnd_layer_release(load, (int32_t)layer);

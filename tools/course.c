@@ -26,17 +26,29 @@ static uint32_t sort_layers(uint32_t *layers, uint32_t count)
     return kept;
 }
 
+/* bytes: [layer_count] in the files. */
+static bool are_even(const struct course *course, const uint64_t *bytes)
+{
+    for (uint32_t i = 1; i < course->layer_count; i++)
+        if (bytes[course->layers[i]] != bytes[course->layers[0]])
+            return false;
+    return true;
+}
+
 static int plan_course(struct course *course, const struct tnd_model *model, const struct tnd_plan *plan)
 {
     const struct tnd_piece *piece;
     struct tnd_plan_sizes sizes;
+    uint64_t *bytes = calloc(tnd_model_layer_count(model) + 1u, sizeof(*bytes));
     uint32_t count = 0;
 
     tnd_plan_sizes(plan, &sizes);
     course->layer_bytes = sizes.loaded_bytes - sizes.shared_bytes;
     course->layers = calloc((size_t)sizes.piece_count + 1, sizeof(*course->layers));
-    if (!course->layers)
+    if (!course->layers || !bytes) {
+        free(bytes);
         return fail(EXIT_RESOURCE, "out of memory for the list of layers");
+    }
     for (uint32_t i = 0; (piece = tnd_plan_piece(plan, i)); i++) {
         const struct tnd_tensor *tensor = tnd_model_tensor(model, piece->tensor);
 
@@ -45,9 +57,12 @@ static int plan_course(struct course *course, const struct tnd_model *model, con
         if (tensor->role != TND_IN_LAYER)
             continue;
         course->layer_file_bytes += piece->bytes;
+        bytes[tensor->layer] += piece->bytes;
         course->layers[count++] = (uint32_t)tensor->layer;
     }
     course->layer_count = sort_layers(course->layers, count);
+    course->even = are_even(course, bytes);
+    free(bytes);
     return 0;
 }
 

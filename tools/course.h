@@ -14,6 +14,7 @@ struct course {
     uint32_t layer_count;
     uint64_t layer_bytes;      /* of all layers in memory */
     uint64_t layer_file_bytes; /* and in the files */
+    bool even; /* layers have one size there */
     bool shared_in, shared_out;
 };
 

@@ -54,8 +54,7 @@ const struct option_spec option_specs[] = {
      OPTION_SHARE, AT(resident_bytes), 1, INT64_MAX},
     {"--compute-us", "auto|N", "compute so long with a layer; auto: 1.05 times what it takes to read one", WALK,
      OPTION_COUNT_AUTO, AT(compute_us), 0, 60000000},
-    {"--ahead", "auto|N", "layers to fetch ahead of the one that is computed with, in a window or "
-     "lazily: 2, or with auto as many as keep the disk busy; 0 for none", WALK,
+    {"--ahead", "auto|N", "layers to fetch ahead: 2 without this, auto: more to keep a disk busy, 0: none", WALK,
      OPTION_COUNT_AUTO, AT(ahead), 0, 65535},
     {"--lazy", NULL, "read a layer when it is asked for or comes next; else all in the background", WALK, OPTION_FLAG,
      AT(lazy), 0, 0},

@@ -24,10 +24,27 @@
  * latest, and the period's stalls are
  *      S = max(0, R - g C, m R - (g + m - 1) C).
  * a = 0: each read begins when it is waited for, S = m R. tests/cli/test_walk.py steps through the same, layer by
- * layer. */
+ * layer.
+ *
+ * Late hits. With R <= C there are none. With R > C each layer of the first token but the first is late, and of a
+ * period the misses with j (R - C) > (g - 1) C, each of which is later than the one before it. */
+static double credit_of_period(double hits, double ahead)
+{
+    return ahead < hits + 1 ? ahead : hits + 1;
+}
+
+static double late_of_period(double misses, double hits, double ahead, double read_ns, double compute_ns)
+{
+    double late = 0;
+
+    for (double j = 1; j <= misses && ahead > 0; j++)
+        late += j * (read_ns - compute_ns) > (credit_of_period(hits, ahead) - 1) * compute_ns;
+    return read_ns > compute_ns ? late : 0;
+}
+
 static double stalls_of_period(double misses, double hits, double ahead, double read_ns, double compute_ns)
 {
-    double credit = ahead < hits + 1 ? ahead : hits + 1;
+    double credit = credit_of_period(hits, ahead);
     double first = read_ns - credit * compute_ns;
     double last = misses * read_ns - (credit + misses - 1) * compute_ns;
     double latest = first > last ? first : last;
@@ -50,8 +67,11 @@ struct prediction predict(const struct prediction_input *input)
 {
     uint32_t layers = input->layers, places = input->resident_layers;
     uint32_t ahead = input->ahead < places ? input->ahead : places - 1;
-    double first_ns = stalls_of_first_token(input), token_ns = 0, reads = 0;
+    double first_ns = stalls_of_first_token(input), token_ns = 0, reads = 0, late = 0;
     double later = (double)(input->tokens - 1);
+    bool waits = input->ahead == 0 && !input->eager; /* for each layer that is not there */
+    double first_late = !waits && input->read_ns > input->compute_ns ? layers - 1 : 0;
+    uint64_t sync_loads, late_hits;
 
     if (places < layers) {
         double misses = layers - places, hits = places - ahead - 1;
@@ -59,13 +79,19 @@ struct prediction predict(const struct prediction_input *input)
 
         reads = misses * periods;
         token_ns = periods * stalls_of_period(misses, hits, ahead, (double)input->read_ns, (double)input->compute_ns);
+        late = periods * late_of_period(misses, hits, ahead, (double)input->read_ns, (double)input->compute_ns);
     }
+    sync_loads = waits ? (uint64_t)(layers + later * reads) : 1;
+    late_hits = (uint64_t)(first_late + later * late);
     return (struct prediction){
         .reads_per_token = reads,
         .bytes_reread = (uint64_t)(later * reads * (double)input->layer_bytes),
         .first_stalled_ns = (uint64_t)first_ns,
         .token_stalled_ns = (uint64_t)token_ns,
         .stalled_ns = (uint64_t)(first_ns + later * token_ns),
-        .sync_loads = input->ahead || input->eager ? 1 : (uint64_t)(layers + later * reads),
+        .sync_loads = sync_loads,
+        .hits = input->tokens * layers - sync_loads - late_hits,
+        .late_hits = late_hits,
+        .even = input->even,
     };
 }

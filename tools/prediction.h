@@ -13,6 +13,7 @@ struct prediction_input {
     uint64_t read_ns, compute_ns; /* of a layer */
     uint64_t layer_bytes; /* in the files, on the average */
     bool eager; /* all layers stay, and are read whether asked for or not */
+    bool even;  /* layers have one size: only then is it known which of them are late */
 };
 
 struct prediction {
@@ -21,6 +22,8 @@ struct prediction {
     uint64_t first_stalled_ns, token_stalled_ns; /* in the first token, in each later one on the average */
     uint64_t stalled_ns;
     uint64_t sync_loads;
+    uint64_t hits, late_hits; /* even */
+    bool even;
 };
 
 struct prediction predict(const struct prediction_input *input);

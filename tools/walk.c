@@ -60,6 +60,7 @@ static struct prediction predict_pass(const struct walk *walk, const struct cons
         .read_ns = walk->read_ns,
         .compute_ns = consumer->compute_ns,
         .layer_bytes = walk->course.layer_file_bytes / walk->course.layer_count,
+        .even = walk->course.even,
         .eager = consumer == &walk->ahead && !options->lazy && consumer->stats.resident_bytes == 0,
     });
 }

@@ -141,6 +141,13 @@ static struct text predicted(const struct column *column, enum figure figure)
     switch (figure) {
     case FIGURE_SYNC_LOADS:
         return number(column->predicted->sync_loads);
+    case FIGURE_HITS:
+        return column->predicted->even ? number(column->predicted->hits) : (struct text){"-"};
+    case FIGURE_LATE_HITS:
+        return column->predicted->even ? number(column->predicted->late_hits) : (struct text){"-"};
+    case FIGURE_STALLS:
+        return column->predicted->even ? number(column->predicted->sync_loads + column->predicted->late_hits)
+                                       : (struct text){"-"};
     case FIGURE_FIRST_STALLED:
         return text_ns(column->predicted->first_stalled_ns);
     case FIGURE_LATER_STALLED:
@@ -240,6 +247,13 @@ static void json_prediction(struct json *json, const struct prediction *predicte
     json_uint(json, "token_stalled_ns", predicted->token_stalled_ns);
     json_uint(json, "stalled_ns", predicted->stalled_ns);
     json_uint(json, "sync_loads", predicted->sync_loads);
+    if (predicted->even) {
+        json_uint(json, "hits", predicted->hits);
+        json_uint(json, "late_hits", predicted->late_hits);
+    } else {
+        json_null(json, "hits");
+        json_null(json, "late_hits");
+    }
     json_object_end(json);
 }
 

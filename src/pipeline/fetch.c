@@ -288,12 +288,14 @@ void tnd_fetch_arrived(struct tnd_transfer *transfer, uint32_t window)
     uint32_t stage = stage_of_window(transfer, window);
     struct tnd_fetch *fetch = &transfer->fetches[stage];
     const struct tnd_window *read = &transfer->plan->windows[window];
-
+    bool last = is_last(transfer, stage);
     /* A device's stages are looked at when they are marked: a stream may use them since. */
-    if (is_last(transfer, stage) && (transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0))
+    bool good = !last || transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0;
+
+    if (last && good)
         trace(transfer, TND_TRACE_FETCH, stage, fetch->begun_ns);
-    transfer->arrived[window] = !fetch->failed;
-    for (uint32_t i = 0; i < read->piece_count && !fetch->failed; i++) {
+    transfer->arrived[window] = good;
+    for (uint32_t i = 0; i < read->piece_count && good; i++) {
         const struct tnd_piece *piece = &transfer->plan->pieces[read->piece_first + i];
 
         fetch->bytes_arrived += piece->bytes;

@@ -8,8 +8,8 @@
  * at, then what comes next in that order, up to `ahead` layers. In a window, which has room for some layers only, that
  * takes the place of the layer whose next use is farthest (Belady, "A study of replacement algorithms for a
  * virtual-storage computer", 1966), and of none that is used sooner than what is fetched for it. In a cyclic order of N
- * layers, W of them in the window and a ahead, that reads N - W layers again in N - 1 - a uses, where oldest-first would
- * read all of them.
+ * layers, W of them in the window and a ahead, that reads N - W layers again in N - 1 - a uses, where oldest-first
+ * would read all of them.
  *
  * Stages are the plan's: shared-in, the layers, shared-out. */
 

@@ -1,14 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What somebody could get wrong, a line each, and the test that must see it."""
+import typing
 
-SIM = ("sim/sim_pipeline.c", ["400"], "seed ")
-LAYERS = ("sim/sim_layers.c", ["400"], "seed ")
-PACED = ("sim/sim_paced.c", [], "seed ")
+
+class Seen(typing.NamedTuple):
+    """By which test, and what it then prints."""
+    test: str
+    arguments: list
+    words: str
+    hangs: bool = False  # it finds no end: nothing else tells, and it takes its time
+    races: bool = False  # ThreadSanitizer sees it
+
+
+SIM = Seen("sim/sim_pipeline.c", ["400"], "seed ")
+LAYERS = Seen("sim/sim_layers.c", ["400"], "seed ")
+PACED = Seen("sim/sim_paced.c", [], "seed ")
 
 
 def check(source, name):
     """A check of libcheck, by its name in what it prints."""
-    return f"{source}.c", [], f":{name}:"
+    return Seen(f"{source}.c", [], f":{name}:")
+
+
+def hang(source, name):
+    """A check that finds no end."""
+    return check(source, name)._replace(hangs=True)
+
+
+def race(source):
+    """A test that passes, perhaps, and in which ThreadSanitizer sees a lock that is missing."""
+    return Seen(f"{source}.c", [], "ThreadSanitizer: data race", races=True)
 
 
 # Title, file in src/ or tests/, the text, what it becomes, the test that must see it.
@@ -29,7 +50,19 @@ MUTANTS = [
     ("the destination of a hung read is freed", "load.c", "if (load->transfer.stats.reads_given_up) {", "if (false) {",
      SIM),
     ("one load has all the turns", "pipeline/pipeline.c", "        pipeline->turn = &transfer->next;\n", "",
-     check("unit/test_load", "takes_turns_with_the_loads")),
+     hang("unit/test_load", "takes_turns_with_the_loads")),
+    ("a load has two turns in a row", "pipeline/pipeline.c", "        pipeline->turn = &transfer->next;\n",
+     "        pipeline->turn = pipeline->reading % 2 ? &transfer->next : pipeline->turn;\n", SIM),
+    ("a layer is read to its end before it is another load's turn", "pipeline/pipeline.c",
+     "        pipeline->turn = &transfer->next;\n",
+     "        pipeline->turn = transfer->fetches && !idle ? pipeline->turn : &transfer->next;\n", LAYERS),
+    ("reads begin after a cancel", "pipeline/transfer.c",
+     "    if (tnd_transfer_stopped(transfer))\n        return false;\n    if (transfer->fetches)\n",
+     "    if (transfer->first_error.result)\n        return false;\n    if (transfer->fetches)\n", SIM),
+    ("a layer is fetched after a cancel", "pipeline/transfer.c",
+     "    if (tnd_transfer_stopped(transfer))\n        return false;\n    if (transfer->fetches)\n",
+     "    if (tnd_transfer_stopped(transfer) && !transfer->fetches)\n        return false;\n"
+     "    if (transfer->fetches)\n", LAYERS),
     ("a short direct read goes on unaligned", "io/io.c",
      "        done = tnd_round_down(done, read->file->alignment);\n",
      "        done = done + 0;\n", SIM),
@@ -37,7 +70,7 @@ MUTANTS = [
     ("the end of the file is taken for success", "io/io.c", "        finish_cut(io, read);\n        return;\n",
      "        finish(io, read, 0);\n        return;\n", SIM),
     ("the ring's poll for wake-ups is not armed again", "io/uring.c", "            uring->wake_armed = false;\n", "",
-     check("conformance/test_io", "wakes_up_while_a_read_hangs")),
+     hang("conformance/test_io", "wakes_up_while_a_read_hangs")),
     ("what was asked for leaves before it could be taken", "plan/residency.c",
      "(demanded && use->refusals != residency->refusals)", "demanded", PACED),
     ("a slot is given twice", "plan/residency.c", "residency->free_slots[--residency->free_count]",
@@ -56,14 +89,14 @@ MUTANTS = [
      "    if (use_of(transfer, stage)->slot != TND_SLOT_NONE)\n        forget(transfer, stage);\n", "", LAYERS),
     ("a tensor that was handed out is read again", "pipeline/fetch.c",
      "    if (use_of(transfer, stage)->slot != TND_SLOT_NONE)\n        forget(", "    forget(",
-     check("unit/test_window", "keeps_what_arrived_of_a_layer_that_failed")),
+     check("unit/test_window_life", "keeps_what_arrived_of_a_layer_that_failed")),
     ("a layer is written to where it lay before", "pipeline/fetch.c",
      "        move_stage(transfer, pick->stage, slot);\n", "        fetch->slot = slot;\n", LAYERS),
     ("the place of a layer that failed is given away under its reads", "pipeline/fetch.c",
      "if (--transfer->fetches[stage].flying == 0 && transfer->fetches[stage].failed)",
      "transfer->fetches[stage].flying--;\n    if (transfer->fetches[stage].failed)", LAYERS),
     ("a layer is read of a file that was replaced", "pipeline/fetch.c",
-     "(transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0)", "true", LAYERS),
+     "transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0;", "true;", LAYERS),
     ("a window is cut one too long", "plan/plan.c", "cutter->chunk_bytes - skip);", "cutter->chunk_bytes - skip + 1);",
      check("unit/test_plan", "covers_each_byte_once")),
     ("a window cuts a block", "plan/plan.c", "        bytes -= bytes % unit;\n", "", SIM),
@@ -72,7 +105,7 @@ MUTANTS = [
      "return plan->model->tensors[tensor_index].bytes;", SIM),
     ("pieces are hashed as they come", "pipeline/digest.c",
      "digest->next != NO_PIECE && digests->placed[digest->next])",
-     "digests->placed[digest->next = piece_index])", SIM),
+     "digests->placed[digest->next = piece_index])", SIM._replace(hangs=True)),
     ("tensors overlap in the destination", "plan/layout.c",
      "layout->bytes = layout->offsets[tensor] + tnd_plan_bytes(plan, tensor);",
      "layout->bytes = layout->offsets[tensor] + tnd_plan_bytes(plan, tensor) / 2;",
@@ -224,14 +257,14 @@ MUTANTS = [
     ("what has left is counted as there", "pipeline/fetch.c",
      "    forget(transfer, stage);\n    forget_pages",
      "    forget_pages",
-     check("unit/test_window", "walks_on_every_engine")),
+     hang("unit/test_window", "walks_on_every_engine")),
     ("a layer that is read again is of any file", "pipeline/fetch.c",
-     "(transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0)",
-     "true",
-     check("unit/test_window", "notices_a_file_that_changes_between_tokens")),
+     "transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0;",
+     "true;",
+     check("unit/test_window_life", "notices_a_file_that_changes_between_tokens")),
     ("each read of a layer is told as a fetch", "pipeline/fetch.c",
-     "    if (is_last(transfer, stage) && (",
-     "    if (stage + 1 && (",
+     "    if (last && good)\n",
+     "    if (good)\n",
      check("unit/test_window", "tells_each_fetch_and_who_leaves")),
     ("shared tensors have a place in the window", "pipeline/fetch.c",
      "transfer->slot_bytes && stage > 0 && stage + 1 < plan->stage_count",
@@ -244,35 +277,43 @@ MUTANTS = [
     ("a release wakes nobody", "layers.c",
      "        readiness->residency.stages[stage].acquired--;\n    tnd_load_tell_driver(load);\n",
      "        readiness->residency.stages[stage].acquired--;\n",
-     check("unit/test_window", "waits_until_others_let_go")),
+     hang("unit/test_window", "waits_until_others_let_go")),
     ("who waits for a place is not told of a cancel", "wait.c",
      "        r = tnd_readiness_look(readiness, NULL);\n",
      "        r = -EAGAIN;\n",
-     check("unit/test_window", "cancels_those_who_wait")),
+     hang("unit/test_window_life", "cancels_those_who_wait")),
     ("a hint is not taken", "layers.c",
      "    tnd_residency_hint(&readiness->residency, stage);\n",
      "",
-     check("unit/test_window", "goes_in_the_order_that_is_asked_for")),
+     hang("unit/test_window", "goes_in_the_order_that_is_asked_for")),
     ("who waits for all of a load on demand brings nothing", "plan/residency.c",
      "        residency->lazy = TND_LAZY_BACKGROUND;\n",
      "        residency->begun = true;\n",
-     check("unit/test_window", "reads_what_is_asked_for")),
+     hang("unit/test_window", "reads_what_is_asked_for")),
     ("a layer that arrives is no event", "pipeline/readiness.c",
      "announce(readiness, last);",
      "announce(readiness, false);",
-     check("unit/test_window", "makes_its_descriptor_readable")),
+     hang("unit/test_window", "makes_its_descriptor_readable")),
     ("a window is waited for as a whole", "wait.c",
      "if (load->layout.slot_count && !atomic_load(&load->transfer.canceled) &&",
      "if (false && !atomic_load(&load->transfer.canceled) &&",
-     check("unit/test_window", "gives_data_of_what_is_acquired_only")),
+     hang("unit/test_window", "gives_data_of_what_is_acquired_only")),
+    ("what left stays in the page cache", "io/file.c", "    if (!keep_cached && !file->direct)\n", "    if (false)\n",
+     check("unit/test_cache", "drops_what_left_where_the_files_do_not_fit")),
+    ("what fits the page cache is dropped", "pipeline/fetch.c", "transfer->fits_cache = bytes <= available",
+     "transfer->fits_cache = bytes > available", check("unit/test_cache", "keeps_all_where_the_files_fit")),
+    ("a layer has come before the lock is taken", "pipeline/readiness.c",
+     "        pthread_mutex_lock(&readiness->mutex);\n        if (last)\n            stage_ready(readiness, stage);\n",
+     "        if (last)\n            stage_ready(readiness, stage);\n        pthread_mutex_lock(&readiness->mutex);\n",
+     race("unit/test_window_life")),
     ("a pin wakes nobody", "layers.c",
      "    tnd_readiness_stir(readiness);",
      "    (void)readiness;",
-     check("unit/test_window", "tells_those_who_wait_that_all_is_pinned")),
+     hang("unit/test_window", "tells_those_who_wait_that_all_is_pinned")),
     ("who waits for a layer does not take its place", "plan/residency.c",
      "    tnd_residency_demand(residency, stage);\n    return 0;",
      "    return 0;",
-     check("unit/test_residency", "is_not_held_up_by_one_without_room")),
+     hang("unit/test_residency", "is_not_held_up_by_one_without_room")),
     ("what was taken is kept", "plan/residency.c",
      "        use->kept_until = 0;\n",
      "",

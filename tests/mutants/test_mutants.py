@@ -3,7 +3,8 @@
 """Goal: the tests see what they are there to see.
 
 Method: src/ is copied and built once, and each test below passes there. Then one line after the other is replaced by a
-bug that somebody could write; the named test must fail, crash or find no end. A table that no longer fits the sources
+bug that somebody could write; the named test must fail or crash where the table says so, or find no end where it says
+that. Some are built a second time with ThreadSanitizer, which must see a race. A table that no longer fits the sources
 fails too, so that it is kept.
 
     test_mutants.py ROOT [CC [PATTERN]]"""
@@ -17,10 +18,13 @@ import sys
 import tempfile
 import threading
 
-from mutants import MUTANTS
+from mutants import MUTANTS, Seen
 
 SECONDS_MAX = {"sim/sim_pipeline.c": 60, "sim/sim_layers.c": 60}
 SECONDS_MAX_OTHERS = 20
+SLOWER_WITH_TSAN = 6
+TSAN = "-fsanitize=thread"
+LINK = {"unit/test_cache.c": ["-Wl,--wrap=tnd_memory_available"]}
 AT_ONCE = 2
 SUPPORT = ("support/gguf_file.c", "support/known_file.c", "support/late.c", "support/streams.c", "sim/sim.c")
 
@@ -38,9 +42,10 @@ def flags(package):
 
 def run(command, seconds=120):
     """(exit code or None when it found no end, what it printed)"""
+    environment = dict(os.environ, CK_FORK="no", TSAN_OPTIONS="halt_on_error=1")
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False,
-                              env=dict(os.environ, CK_FORK="no"))
+                              env=environment)
     except subprocess.TimeoutExpired as late:
         return None, (late.stdout or b"").decode(errors="replace")
     return done.returncode, done.stdout.decode(errors="replace")
@@ -49,8 +54,9 @@ def run(command, seconds=120):
 class Tree:
     """A copy of the sources, built by one command a file."""
 
-    def __init__(self, root, cc, folder):
-        self.root, self.cc, self.folder = root, cc, folder
+    def __init__(self, root, cc, folder, races=False):
+        os.makedirs(folder)
+        self.root, self.cc, self.folder, self.races = root, cc + [TSAN] * races, folder, races
         self.libraries = flags("liburing") + ["-lpthread"]
         self.check = flags("check")
         self.source = os.path.join(folder, "src")
@@ -76,6 +82,23 @@ class Tree:
         if code:
             raise RuntimeError(f"{source} does not build:\n{text}")
 
+    def run(self, target, seen):
+        seconds = SECONDS_MAX.get(seen.test, SECONDS_MAX_OTHERS)
+        if not self.races:
+            return run([target, *seen.arguments], seconds)
+        # Its shadow memory has a fixed place, which an address space laid out at random may be in.
+        return run(["setarch", "-R", target, *seen.arguments], seconds * SLOWER_WITH_TSAN)
+
+    def why_not(self):
+        """Why nothing that is built like this runs here, or None."""
+        source, target = os.path.join(self.folder, "nothing.c"), os.path.join(self.folder, "nothing")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write("int main(void) { return 0; }\n")
+        code, text = run([*self.cc, source, "-o", target])
+        if code == 0:
+            code, text = self.run(target, Seen("", [], ""))
+        return None if code == 0 else f"ThreadSanitizer does not run here: {' '.join(text.split())[:200]}"
+
     def build(self):
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda name: self.compile(self.path(name), self.objects[name], self.source), self.objects))
@@ -90,26 +113,21 @@ class Tree:
 
     def link(self, test, objects, target):
         code, text = run([*self.cc, self.test_object(test), *objects, *self.check, *self.libraries,
-                          "-ldl", "-o", target])
+                          *LINK.get(test, []), "-ldl", "-o", target])
         if code:
             raise RuntimeError(f"{test} does not link:\n{text}")
 
-    def passes(self, test, arguments):
-        """Whether the test passes without any mutant, and what it said."""
-        with self.lock:
-            if test in self.clean:
-                return self.clean[test]
-        target = os.path.join(self.folder, "clean-" + os.path.basename(test)[:-2])
-        self.link(test, self.objects.values(), target)
-        answer = run([target, *arguments], SECONDS_MAX.get(test, SECONDS_MAX_OTHERS))
-        with self.lock:
-            self.clean[test] = answer
-        return answer
+    def try_clean(self, seen):
+        """Keeps whether the test passes without any mutant, and what it said."""
+        target = os.path.join(self.folder, "clean-" + os.path.basename(seen.test)[:-2])
+        self.link(seen.test, self.objects.values(), target)
+        self.clean[seen.test] = self.run(target, seen)
 
 
 def judge(tree, number, mutant):
     """(what is wrong or None, why it was skipped or None)"""
-    _, name, old, new, (test, arguments, words) = mutant
+    _, name, old, new, seen = mutant
+    test, words = seen.test, seen.words
     with open(tree.path(name), encoding="utf-8") as file:
         text = file.read()
     if text.count(old) < 1:
@@ -125,12 +143,28 @@ def judge(tree, number, mutant):
     target = os.path.join(tree.folder, f"mutant-{number}")
     tree.compile(source, target + ".o", tree.source)
     tree.link(test, [one for which, one in tree.objects.items() if which != name] + [target + ".o"], target)
-    code, said = run([target, *arguments], SECONDS_MAX.get(test, SECONDS_MAX_OTHERS))
+    code, said = tree.run(target, seen)
     if code == 0:
         return f"{test} does not see it", None
+    if code is None and not seen.hangs:
+        return f"{test} finds no end, and the table does not say so", None
     if code is not None and code > 0 and words not in said:
         return f"{test} fails, but not at {words}: {said[-500:]}", None
     return None, None
+
+
+def judge_all(tree, chosen):
+    """Yields a mutant, what is wrong or None, why it was skipped or None."""
+    why = tree.why_not()
+    if why:
+        yield from ((mutant, None, why) for mutant in chosen)
+        return
+    tree.build()
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(tree.try_clean, {mutant[4].test: mutant[4] for mutant in chosen}.values()))
+        answers = pool.map(lambda pair: judge(tree, *pair), enumerate(chosen))
+        for mutant, (problem, skipped) in zip(chosen, answers):
+            yield mutant, problem, skipped
 
 
 def main():
@@ -139,20 +173,18 @@ def main():
     chosen = [mutant for mutant in MUTANTS if fnmatch.fnmatch(mutant[0], sys.argv[3] if len(sys.argv) > 3 else "*")]
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     with tempfile.TemporaryDirectory(prefix="tundish-mutants-") as folder:
-        try:
-            tree = Tree(root, cc, folder)
-        except Missing as what:
-            print(f"skipped: {what}")
-            return 77
-        tree.build()
-        tests = {test: arguments for _, _, _, _, (test, arguments, _) in chosen}
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda test: tree.passes(test, tests[test]), tests))
-            answers = pool.map(lambda pair: judge(tree, *pair), enumerate(chosen))
-            for mutant, (problem, skipped) in zip(chosen, answers):
+        for races in (False, True):
+            some = [mutant for mutant in chosen if mutant[4].races == races]
+            try:
+                tree = Tree(root, cc, os.path.join(folder, "races" if races else "plain"), races) if some else None
+            except Missing as what:
+                print(f"skipped: {what}")
+                return 77
+            for mutant, problem, skipped in judge_all(tree, some) if some else ():
                 outcome = "failed" if problem else "skipped" if skipped else "passed"
                 counts[outcome] += 1
-                print(f"{mutant[0]}: {outcome}: {problem or skipped or 'seen by ' + mutant[4][0]}")
+                how = ", which finds no end" if mutant[4].hangs else ", by ThreadSanitizer" if races else ""
+                print(f"{mutant[0]}: {outcome}: {problem or skipped or 'seen by ' + mutant[4].test + how}", flush=True)
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
     return 1 if counts["failed"] else 0
 

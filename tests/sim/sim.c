@@ -2,6 +2,7 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -12,6 +13,8 @@
 #include "kernels/kernel.h"
 #include "model/dtype.h"
 #include "options.h"
+
+#define STAGES_MAX 64
 
 uint64_t sim_seed, sim_clock_ns, sim_fail_answer, sim_cancel_step;
 uint8_t sim_tape[SIM_TAPE_BYTES];
@@ -50,11 +53,63 @@ void sim_init(void)
 
 /* ---- The engine -------------------------------------------------------------------------------------------- */
 
+/* On a copy: a layer that is picked is being fetched. */
+static bool would_pick(const struct tnd_residency *residency)
+{
+    struct tnd_stage_use stages[STAGES_MAX];
+    uint32_t free_slots[STAGES_MAX];
+    struct tnd_residency copy = *residency;
+    struct tnd_pick pick;
+
+    CHECK(copy.stage_count <= STAGES_MAX && copy.free_count <= STAGES_MAX, "%u stages", copy.stage_count);
+    memcpy(stages, copy.stages, copy.stage_count * sizeof(*stages));
+    for (uint32_t i = 0; i < copy.free_count; i++)
+        free_slots[i] = copy.free_slots[i];
+    copy.stages = stages;
+    copy.free_slots = free_slots;
+    return tnd_residency_pick(&copy, sim_clock_ns, &pick);
+}
+
+/* Whether a window of it would be begun if it were its turn. */
+static bool is_hungry(const struct tnd_pipeline *pipeline, const struct tnd_transfer *transfer)
+{
+    const struct tnd_transfer *active = pipeline->active;
+
+    while (active && active != transfer)
+        active = active->next;
+    if (!active || tnd_transfer_stopped(transfer))
+        return false;
+    return transfer->fetches ? would_pick(&transfer->readiness.residency)
+                             : transfer->window_next < transfer->plan->window_count;
+}
+
+/* Loads take turns, a window each: nobody has two while another one has something to read. */
+static void check_turn(struct sim *sim, const struct tnd_chunk *chunk)
+{
+    uint32_t (*passed_by)[SIM_LOADS_MAX] = sim->engine.passed_by;
+    uint32_t who = 0;
+
+    while (&sim->loads[who].load->transfer != chunk->transfer)
+        who++;
+    for (uint32_t other = 0; other < sim->load_count; other++) {
+        bool waits = other != who && is_hungry(chunk->pipeline, &sim->loads[other].load->transfer);
+
+        passed_by[who][other] = 0;
+        passed_by[other][who] = waits ? passed_by[other][who] + 1 : 0;
+        CHECK(passed_by[other][who] < 2, "load %u has had two turns, load %u none", who, other);
+    }
+}
+
 static void engine_submit(struct tnd_io_engine *base, struct tnd_io_read *read)
 {
     struct sim_engine *engine = (struct sim_engine *)base;
+    const struct tnd_chunk *chunk = (const struct tnd_chunk *)((char *)read - offsetof(struct tnd_chunk, read));
 
     CHECK(engine->pending_count < SIM_PENDING_MAX, "too many reads");
+    if (!read->retries && !read->bytes_done) { /* what was begun may be read to its end */
+        CHECK(!tnd_transfer_stopped(chunk->transfer), "a read is begun after the end");
+        check_turn((struct sim *)((char *)engine - offsetof(struct sim, engine)), chunk);
+    }
     if (read->was_direct) {
         CHECK((read->offset + read->bytes_done) % 512 == 0, "offset %llu",
               (unsigned long long)read->offset + read->bytes_done);

@@ -58,6 +58,7 @@ struct sim_engine {
     uint64_t cut_at; /* where a file ends earlier than it said; UINT64_MAX: nowhere */
     uint32_t errors_given;
     uint64_t answers;
+    uint32_t passed_by[SIM_LOADS_MAX][SIM_LOADS_MAX]; /* [who waits][who] windows begun while who waits had one too */
 };
 
 struct sim_load {
@@ -97,7 +98,7 @@ void sim_model_add(struct tnd_model *model, const char *name, enum tnd_dtype dty
 void sim_model_end(struct sim *sim, struct tnd_model *model, uint32_t layer_count, uint64_t bytes);
 /* One read of the engine comes back from being hung, now and then; the clock goes on. */
 void sim_pass_time(struct sim *sim, uint64_t ns_max);
-/* Invariants of pool and reads. */
+/* Invariants of pool and reads. Those of a read that begins are looked at when it is submitted. */
 void sim_check_pool(const struct tnd_pipeline *pipeline);
 /* What a tensor is to be in memory; to be freed by free(). */
 uint8_t *sim_expected(const struct sim_load *one, uint32_t tensor);
