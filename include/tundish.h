@@ -258,6 +258,23 @@ enum tnd_engine {
     TND_ENGINE_NIL,  /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
 };
 
+/* Where all loads of a loader end. */
+enum tnd_device_choice {
+    TND_DEVICE_HOST,
+    TND_DEVICE_AUTO, /* the GPU cuda_ordinal if it can be used, else the host, which is told among the load's reasons.
+                        Which one it is has to be known first: tnd_load_start() waits for the GPU's start-up. Not with
+                        place(): -EINVAL */
+    TND_DEVICE_CUDA, /* the GPU cuda_ordinal: -ENODEV where there is none. It starts up while reads are under way */
+};
+
+/* How the buffers that a GPU copies from are kept in place. */
+enum tnd_pinning {
+    TND_PIN_AUTO,     /* as TND_PIN_REGISTER, until measurements say otherwise; the next one where it is refused */
+    TND_PIN_REGISTER, /* cudaHostRegister() of the pool's own pages, which are read into before the GPU has started */
+    TND_PIN_ALLOC,    /* cudaHostAlloc(): reads begin once the GPU has started */
+    TND_PIN_OFF,      /* not at all: slower */
+};
+
 /* What a stage did, told when it is over. */
 enum tnd_trace_kind {
     TND_TRACE_READ,    /* a window, from its submission until its bytes were there */
@@ -301,11 +318,16 @@ struct tnd_loader_options {
     void *log_cookie;
     tnd_trace_fn trace; /* NULL: nothing is told */
     void *trace_cookie;
+    enum tnd_device_choice device;
+    uint32_t cuda_ordinal; /* as CUDA counts them; no other GPU is touched */
+    uint32_t stream_count; /* CUDA streams that convert, beside one that copies; at most 8; 0 = 2 */
+    enum tnd_pinning pinning;
 };
 
-/* Starts ring, pool and threads. Buffers are touched when a load first needs them and serve all loads after it.
- * Returns:  0, -EINVAL, -ENODEV engine demanded but refused (a foreground loader says so when it is first stepped),
- *           -ENOMEM. */
+/* Starts ring, pool and threads. Buffers are touched when a load first needs them and serve all loads after it. A GPU
+ * is started on a thread of its own; a foreground loader makes it the current one of the thread that drives it.
+ * Returns:  0, -EINVAL, -ENODEV engine or GPU demanded but refused (a foreground loader says so of the engine when it
+ *           is first stepped; a GPU that turns out not to start ends its loads with this), -ENOMEM. */
 TND_API int tnd_loader_create(const struct tnd_loader_options *options, struct tnd_loader **ret_loader);
 
 /* Ends the threads, frees, sets *loader to NULL; takes NULL. Every load of it must have been destroyed. */
@@ -351,7 +373,8 @@ struct tnd_dtype_rule {
 
 /* Gives the memory of a tensor's bytes: tensor->bytes of them, aligned to its element at least. The tensor is told as
  * it will lie: dtype and bytes after conversion. The memory stays the caller's, and untouched by others until the load
- * has ended. NULL = the loader allocates this one.
+ * has ended. NULL = the loader allocates this one. Of a
+ * loader whose device is a GPU: memory of that GPU.
  * Called in tnd_load_start(), on its thread. */
 typedef void *(*tnd_place_fn)(void *cookie, const struct tnd_tensor *tensor);
 
@@ -421,7 +444,7 @@ TND_API void tnd_load_cancel(struct tnd_load *load);
 /* Cancels if need be, waits until nothing can write to its memory any more, frees, sets *load to NULL; takes NULL. */
 TND_API void tnd_load_destroy(struct tnd_load **load);
 
-/* A tensor's bytes in host memory.
+/* A tensor's bytes in host memory, or in the memory of the device that the load ended on.
  * Returns:  0, -EAGAIN not there yet, -EINVAL not part of this load, or of a window and not acquired, or what ended
  *           the load.
  * Memory:   the load's, or what place() gave; of a layer in a window until it is released.
@@ -478,7 +501,7 @@ struct tnd_load_stats {
     uint64_t alloc_ns;       /* touching destination memory ahead of the reads, all workers */
     uint64_t overlap_ns;     /* reads were in flight while a chunk was being worked */
     uint64_t peak_host_bytes; /* destination (not the caller's) and pool */
-    uint64_t destination_bytes;
+    uint64_t destination_bytes; /* of the host; 0 on a device */
     uint64_t pool_bytes;
     uint32_t tensors, layers;
     uint32_t depth_max;      /* reads in flight at the most */
@@ -489,6 +512,10 @@ struct tnd_load_stats {
     bool direct;             /* most bytes came past the page cache */
     const char *engine;      /* of most bytes: "uring", "threads", "mmap", "nil"; "none" when nothing was read */
     enum tnd_limit limit;    /* what took longest */
+    char device[16];         /* "host", "cuda:0", … */
+    uint64_t device_bytes;   /* of the device, for tensors (not the caller's); 0 on the host */
+    uint64_t tile_bytes;     /* of the device, that the loader converts in */
+    uint64_t peak_pinned_bytes; /* of the pool */
 };
 TND_API void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats); /* any thread; whole once ended */
 
@@ -570,7 +597,7 @@ struct tnd_plan_sizes {
     uint64_t loaded_bytes;  /* as they will lie in memory */
     uint64_t converted_bytes; /* of tensor_bytes */
     uint64_t read_bytes;
-    uint64_t destination_bytes; /* host memory for the tensors that place() does not take */
+    uint64_t destination_bytes; /* memory for the tensors that place() does not take; of the GPU with TND_DEVICE_CUDA */
     uint64_t shared_bytes;      /* of loaded_bytes: of no layer */
     uint64_t layer_bytes_max;   /* the largest layer in memory; with a window, with what its alignment adds */
     uint64_t resident_bytes;    /* the window: as often layer_bytes_max as there is room for; 0 without one. Part of

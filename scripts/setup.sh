@@ -4,6 +4,9 @@
 
 TUNDISH_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/tundish
 TUNDISH_VENV=$TUNDISH_CACHE/venv
+# nvcc and what it needs, where there is no toolkit; kept apart, as it is large and the tests' packages come and go.
+TUNDISH_CUDA=$TUNDISH_CACHE/cuda
+CUDA_PACKAGES=('nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*')
 PYTHON_PACKAGES=(gguf==0.19.0 libgguf==0.2.2 safetensors==0.8.0 numpy==2.3.4)
 
 say() {
@@ -71,6 +74,27 @@ install_python() {
         return 1
     fi
     touch "$stamp"
+}
+
+# A CUDA toolkit, from Python packages where there is none. Without one what needs it is left out, which is no failure.
+install_cuda() {
+    local python reason
+
+    if reason=$(scripts/cuda_toolkit.sh); then
+        return 0
+    fi
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "CUDA is left out: $reason"
+        return 0
+    fi
+    say "Installing ${CUDA_PACKAGES[*]} into $TUNDISH_CUDA …"
+    mkdir -p "$TUNDISH_CACHE"
+    if python=$(base_python) && "$python" -m venv --clear "$TUNDISH_CUDA" &&
+        "$TUNDISH_CUDA/bin/python3" -m pip install -q --disable-pip-version-check "${CUDA_PACKAGES[@]}" >&2; then
+        return 0
+    fi
+    rm -rf "$TUNDISH_CUDA"
+    say "Could not install them: is there a network? CUDA is left out: $reason"
 }
 
 # build FOLDER OPTION…: sets up or reconfigures, compiles.

@@ -138,6 +138,7 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
 {
     struct tnd_plan *plan = &load->plan;
     bool *taken = tnd_load_mapped_tensors(plan, load->loader->options.engine);
+    uint8_t *base;
     int r;
 
     load->transfer.places = tnd_arena_alloc(&plan->arena, load->model->tensor_count, sizeof(*load->transfer.places));
@@ -152,19 +153,22 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
     r = tnd_layout_init(&load->layout, plan, taken, options->in_place, options->resident_bytes, err);
     if (r < 0)
         return r;
+    base = TND_UPLOAD_LATER;
     plan->sizes.destination_bytes = load->layout.bytes;
     load->host_bytes = load->device == &tnd_device_host ? load->layout.bytes : 0;
     load->transfer.fresh_bytes = load->host_bytes; /* others look at it from now on */
     r = enter_budget(load, err);
-    if (r >= 0)
+    if (r >= 0 && load->device == &tnd_device_host) {
         r = load->device->ops->block_alloc(load->device, &load->block, load->layout.bytes, err);
+        base = load->block.data;
+        if (r >= 0)
+            tnd_hide_from_children(base, load->layout.bytes, true); /* until the load has ended */
+    }
     if (r < 0)
         return r;
-    if (load->device == &tnd_device_host)
-        tnd_hide_from_children(load->block.data, load->layout.bytes, true); /* until the load has ended */
     for (uint32_t i = 0; i < plan->tensor_count; i++)
         if (!taken[plan->tensors[i]])
-            load->transfer.places[plan->tensors[i]] = load->block.data + load->layout.offsets[plan->tensors[i]];
+            load->transfer.places[plan->tensors[i]] = base + load->layout.offsets[plan->tensors[i]];
     return 0;
 }
 
@@ -224,7 +228,8 @@ static int make_fetches(struct tnd_load *load, struct tnd_err *err)
     if (!transfer->fetches || !transfer->arrived)
         return tnd_fail(err, -ENOMEM, "no memory to fetch %u layers", plan->stage_count);
     transfer->slot_bytes = load->layout.slot_bytes;
-    transfer->slots = load->block.data + load->layout.bytes - load->layout.slot_bytes * load->layout.slot_count;
+    if (load->device == &tnd_device_host)
+        transfer->slots = load->block.data + load->layout.bytes - load->layout.slot_bytes * load->layout.slot_count;
     if (load->layout.slot_count == 1)
         tnd_reasons_add(&transfer->reasons, "the window has room for one layer: none is fetched ahead");
     return load->layout.slot_count ? tnd_residency_set_slots(residency, plan, load->layout.slot_count, err) : 0;

@@ -14,17 +14,12 @@ int tnd_layer_acquire(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
     return r < 0 ? r : tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true}, timeout_ns);
 }
 
-static int fail_on_host(void)
-{
-    return tnd_load_fail_argument("the layers of this load lie in host memory, where no stream waits for them");
-}
-
 int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int64_t timeout_ns)
 {
     const struct tnd_upload *upload = &load->transfer.upload;
     struct tnd_err err = {0};
     uint32_t stage = 0;
-    int r = upload->device ? tnd_load_stage_of(load, layer, &stage) : fail_on_host();
+    int r = tnd_load_stage_of(load, layer, &stage);
 
     if (r >= 0)
         r = tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true, .marked = true}, timeout_ns);
@@ -78,7 +73,7 @@ int tnd_layer_release(struct tnd_load *load, int32_t layer)
 
 int tnd_layer_release_on(struct tnd_load *load, int32_t layer, void *stream)
 {
-    return load->transfer.upload.device ? release(load, layer, true, stream) : fail_on_host();
+    return release(load, layer, true, stream);
 }
 
 int tnd_layer_pin(struct tnd_load *load, int32_t layer, bool pinned)

@@ -2,6 +2,7 @@
 #include "load.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -31,6 +32,15 @@ static int prepare_digests(struct tnd_load *load, struct tnd_err *err)
     return r;
 }
 
+/* A device that can be used already says now when it has no room. */
+static int prepare_upload(struct tnd_load *load, struct tnd_err *err)
+{
+    int r = tnd_upload_init(&load->transfer, load->device, &load->block, load->layout.bytes, load->layout.slot_count,
+                            err);
+
+    return r < 0 ? r : tnd_upload_begin(&load->transfer, err);
+}
+
 static int prepare(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
 {
     struct tnd_plan_options planned = tnd_plan_options_of(&load->loader->options, options);
@@ -40,6 +50,7 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
 
     if (load->device != &tnd_device_host && load->loader->options.engine == TND_ENGINE_MMAP)
         return tnd_fail(err, -EINVAL, "the mmap engine hands out the file itself, in host memory");
+    planned.on_device = load->device != &tnd_device_host;
     r = tnd_plan_init(&load->plan, load->model, &planned, err);
     if (r < 0)
         return r;
@@ -54,11 +65,30 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
     transfer->in_place = options->in_place;
     transfer->trace = load->loader->trace;
     if (load->device != &tnd_device_host)
-        return r < 0 ? r : tnd_upload_init(transfer, load->device, load->layout.slot_count, err);
+        return r < 0 ? r : prepare_upload(load, err);
     transfer->fresh = load->block.data;
     /* On demand much of it may never be needed; a window will be. */
     transfer->touches_all = options->lazy != TND_LAZY_DEMAND || load->layout.slot_count;
     return r;
+}
+
+/* Where the load will end. A GPU that was asked for, if there is one, has to have started to be known to be one. */
+static int choose_device(struct tnd_load *load, const struct tnd_load_options *options, struct tnd_err *err)
+{
+    struct tnd_loader *loader = load->loader;
+    struct tnd_device *device = loader->pipeline.options.device;
+    bool need_not = loader->options.device == TND_DEVICE_AUTO;
+    int r = device && device->ops->ready ? device->ops->ready(device, need_not, err) : 0;
+
+    load->device = device && r >= 0 ? device : &tnd_device_host;
+    if (need_not && options->place)
+        return tnd_fail(err, -EINVAL, "place() has to know whose memory is wanted: not with TND_DEVICE_AUTO");
+    if (r < 0 && !need_not)
+        return r;
+    if (r < 0 || loader->device_err.result < 0)
+        tnd_reasons_add(&load->transfer.reasons, "to the host: %s", r < 0 ? err->text : loader->device_err.text);
+    *err = (struct tnd_err){0};
+    return 0;
 }
 
 /* Out of the loader's list, if it was on it. What it leaks stays in the loader's sum. */
@@ -113,9 +143,10 @@ static int load_start(struct tnd_loader *loader, const struct tnd_model *model, 
         return tnd_fail(err, -ENOMEM, "no memory for a load");
     load->allocator = loader->allocator;
     load->loader = loader;
-    load->device = loader->pipeline.options.device ? loader->pipeline.options.device : &tnd_device_host;
     load->model = model;
-    r = prepare(load, &options, err);
+    r = choose_device(load, &options, err);
+    if (r >= 0)
+        r = prepare(load, &options, err);
     if (r < 0) {
         leave(load);
         if (load->transfer.readiness.plan)
@@ -323,6 +354,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
     struct tnd_transfer *transfer = &load->transfer;
     struct tnd_readiness *readiness = &transfer->readiness;
     bool ended = atomic_load(&readiness->ended);
+    bool on_host = load->device == &tnd_device_host;
     struct tnd_transfer_stats none = {0};
     const struct tnd_transfer_stats *stats = ended ? &transfer->stats : &none;
 
@@ -352,7 +384,17 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .reads_given_up = stats->reads_given_up,
         .direct = stats->direct_bytes_read * 2 > stats->bytes_read,
         .engine = stats->read_count ? engine_of_most(stats) : "none",
+        .device_bytes = on_host ? 0 : load->layout.bytes,
     };
+    snprintf(ret_stats->device, sizeof(ret_stats->device), "%s",
+             on_host ? "host" : load->loader->cuda ? load->loader->device_name : load->device->ops->name);
+    if (!on_host && load->loader->cuda) {
+        struct tnd_cuda_usage usage;
+
+        tnd_cuda_usage(load->loader->cuda, &usage);
+        ret_stats->tile_bytes = usage.tile_bytes;
+        ret_stats->peak_pinned_bytes = usage.pinned_bytes;
+    }
     if (ended && readiness->end.result >= 0)
         ret_stats->ready_ns = readiness->end_ns - readiness->start_ns;
     if (ended && readiness->first_layer_ns)
@@ -397,6 +439,7 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
     if (r < 0)
         return r;
     planned = tnd_plan_options_of(&loader_options, &load_options);
+    planned.on_device = loader_options.device == TND_DEVICE_CUDA;
     r = tnd_plan_init(plan, model, &planned, err);
     if (r < 0)
         return r;

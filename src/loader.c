@@ -2,6 +2,7 @@
 #include "loader.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -77,11 +78,36 @@ static void loader_free(struct tnd_loader *loader)
 
     tnd_pipeline_stop(&loader->pipeline);
     tnd_workers_destroy(&loader->workers);
+    if (loader->cuda)
+        loader->cuda->ops->destroy(loader->cuda); /* its start-up may be using the waker yet */
     tnd_pipeline_finish(&loader->pipeline);
     pthread_cond_destroy(&loader->started_cond);
     pthread_mutex_destroy(&loader->start_mutex);
     pthread_mutex_destroy(&loader->loads_mutex);
     tnd_free(&allocator, loader);
+}
+
+/* Starts a GPU up, if one is wanted; a loader that may do without keeps why there is none. */
+static int device_start(struct tnd_loader *loader, struct tnd_err *err)
+{
+    struct tnd_pipeline_options *wired = &loader->pipeline.options;
+    struct tnd_cuda_options options = {
+        .allocator = loader->allocator,
+        .waker = &loader->pipeline.waker,
+        .ordinal = loader->options.cuda_ordinal,
+        .stream_count = loader->options.stream_count,
+        .pinning = loader->options.pinning,
+    };
+    int r;
+
+    if (loader->options.device == TND_DEVICE_HOST)
+        return 0;
+    snprintf(loader->device_name, sizeof(loader->device_name), "cuda:%u", options.ordinal);
+    r = tnd_cuda_create(&options, &loader->cuda, &loader->device_err);
+    wired->device = loader->cuda;
+    if (r >= 0 || loader->options.device == TND_DEVICE_AUTO)
+        return 0;
+    return tnd_fail(err, r, "%s: %s", loader->device_name, loader->device_err.text);
 }
 
 static int loader_create(const struct tnd_loader_options *given, struct tnd_loader **ret_loader, struct tnd_err *err)
@@ -112,7 +138,9 @@ static int loader_create(const struct tnd_loader_options *given, struct tnd_load
     pthread_mutex_init(&loader->loads_mutex, NULL);
     pthread_mutex_init(&loader->start_mutex, NULL);
     pthread_cond_init(&loader->started_cond, NULL);
-    r = driver_start(loader, err);
+    r = device_start(loader, err);
+    if (r >= 0)
+        r = driver_start(loader, err);
     if (r < 0) {
         loader_free(loader);
         return r;

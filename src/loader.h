@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "device/device.h"
 #include "pipeline/pipeline.h"
 #include "tundish.h"
 
@@ -18,6 +19,9 @@ struct tnd_loader {
     struct tnd_pipeline pipeline;
     uint64_t setup_ns;
     atomic_bool stopping;
+    struct tnd_device *cuda; /* NULL: the host, because it was asked for, or … */
+    struct tnd_err device_err; /* … why there is no GPU, when one would have been taken */
+    char device_name[16];
 
     /* With a thread of its own. */
     pthread_t driver;

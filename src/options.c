@@ -21,6 +21,8 @@
 #define THREADS_DEFAULT_MAX 8
 #define READ_TIMEOUT_NS_DEFAULT (30 * TND_NS_PER_S)
 #define THREADS_MAX 256
+#define STREAMS_DEFAULT 2 /* one converts while the other is filled for */
+#define STREAMS_MAX 8
 
 int tnd_options_copy(void *options, size_t bytes, const void *given, const char *what, struct tnd_err *err)
 {
@@ -60,10 +62,14 @@ int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd
         options->pool_bytes_max = tnd_max(POOL_BYTES_MAX_DEFAULT, options->chunk_bytes);
     if (!options->thread_count)
         options->thread_count = (uint32_t)tnd_min(THREADS_DEFAULT_MAX, cores > 0 ? (uint64_t)cores : 1);
+    if (!options->stream_count)
+        options->stream_count = STREAMS_DEFAULT;
     if (!options->read_timeout_ns)
         options->read_timeout_ns = READ_TIMEOUT_NS_DEFAULT;
     if (options->engine > TND_ENGINE_NIL || options->direct > TND_OFF)
         return tnd_fail(err, -EINVAL, "engine or direct is no value of its type");
+    if (options->device > TND_DEVICE_CUDA || options->pinning > TND_PIN_OFF)
+        return tnd_fail(err, -EINVAL, "device or pinning is no value of its type");
     if (options->engine == TND_ENGINE_MMAP && options->direct == TND_ON)
         return tnd_fail(err, -EINVAL, "the mmap engine has no direct I/O");
     if (!tnd_is_power_of_two(options->chunk_bytes))
@@ -75,6 +81,8 @@ int tnd_loader_options_init(struct tnd_loader_options *options, const struct tnd
         r = check_range("pool_bytes_max", options->pool_bytes_max, options->chunk_bytes, POOL_BYTES_LIMIT, err);
     if (r >= 0)
         r = check_range("thread_count", options->thread_count, 1, THREADS_MAX, err);
+    if (r >= 0)
+        r = check_range("stream_count", options->stream_count, 1, STREAMS_MAX, err);
     if (r >= 0)
         r = check_range("read_timeout_ns", options->read_timeout_ns, 1, INT64_MAX, err);
     return r;

@@ -26,6 +26,8 @@ ROOMS = {
     "pipeline": {"base", "kernels", "model", "plan", "io", "device"},
     "": {"base", "kernels", "model", "format", "plan", "io", "device", "pipeline"},
 }
+# What the files of cuda/ may include of src/ besides their own, which they call by name.
+CUDA_SEES = {"base", "kernels", "model", "io", "device"}
 # Folders whose C sees the public header and its own files only.
 OUTSIDE = ("tools", "examples", "bench")
 # Their files that see a room as well: kernels have no name in the public header, and are measured one by one.
@@ -35,7 +37,9 @@ ONLY_IN = [
     (r"#\s*include\s*[<\"]liburing(/|\.h)", ["src/io/uring.c", "bench/probe*", "tests/conformance/test_ring.c"]),
     (r"#\s*include\s*[<\"](imm|x86|x|p|e|t|s|n|w|a)\w*intrin\.h", ["src/kernels/*", "bench/memory.c"]),
     (r"\b_mm\d*_\w+\s*\(", ["src/kernels/*", "bench/memory.c"]),
-    (r"#\s*include\s*[<\"]cuda", []),
+    (r"#\s*include\s*[<\"]cuda\w*\.h", ["cuda/*", "tests/cuda/*", "tests/support/fake_cuda.h"]),
+    (r"#\s*include\s*[<\"]cuda/", ["tests/*"]),
+    (r"__(shfl|ballot|any|all|match|reduce|activemask|syncwarp)\w*\s*\(", []),  # of warps: the shim has none
     (r"\b(secure_)?getenv\s*\(", ["tools/*", "bench/*", "tests/*", "examples/*"]),
     (r"\b(printf|fprintf|vprintf|vfprintf|dprintf|puts|fputs|putchar|perror)\s*\(",
      ["tools/*", "bench/*", "tests/*", "examples/*"]),
@@ -44,7 +48,8 @@ ONLY_IN = [
 ]
 COLUMNS_MAX = 120
 CODE_FOLDERS = ("include", "src", "tools", "examples", "bench", "tests", "cuda", "worker")
-SPDX_ENDINGS = (".c", ".h", ".cu", ".py", ".sh", ".map", "meson.build", "meson_options.txt")
+CODE_ENDINGS = (".c", ".cc", ".h", ".cu")
+SPDX_ENDINGS = CODE_ENDINGS + (".py", ".sh", ".map", "meson.build", "meson_options.txt")
 SPDX_SCRIPTS = ("demo", "check", ".ci/run")
 TEXT_ENDINGS = SPDX_ENDINGS + (".wrap", ".editorconfig", ".in")
 MARKDOWN_ENDING = ".md"  # tables and links do not break
@@ -99,7 +104,7 @@ class Tidy:
 
     def code(self):
         return [path for path in self.files
-                if path.endswith((".c", ".h", ".cu")) and path.split("/")[0] in CODE_FOLDERS]
+                if path.endswith(CODE_ENDINGS) and path.split("/")[0] in CODE_FOLDERS]
 
     def check_includes(self):
         for path in self.code():
@@ -120,6 +125,10 @@ class Tidy:
                         self.problem("include", path, line,
                                      f'"{name}" points up or sideways: {room or "src"} may see '
                                      f'{", ".join(sorted(ROOMS[room])) or "no other room"}')
+                elif parts[0] == "cuda":
+                    if f"cuda/{name}" not in self.files and name.split("/")[0] not in CUDA_SEES:
+                        self.problem("include", path, line,
+                                     f'"{name}": cuda may see {", ".join(sorted(CUDA_SEES))} and its own files')
                 elif parts[0] in OUTSIDE:
                     own = os.path.normpath(os.path.join(os.path.dirname(path), name))
                     seen = name.split("/")[0] in OUTSIDE_SEES.get(path, ()) and f"src/{name}" in self.files
@@ -170,7 +179,7 @@ class Tidy:
     def check_dead(self):
         """Each C file is named by the meson.build beside it or above it; each header is included by somebody."""
         for path in self.code():
-            if path.endswith((".c", ".cu")):
+            if path.endswith((".c", ".cc", ".cu")):
                 folder = os.path.dirname(path)
                 while folder and not os.path.isfile(os.path.join(self.root, folder, "meson.build")):
                     folder = os.path.dirname(folder)
@@ -262,6 +271,7 @@ PLANTS = [
     ("the kernels' bench sees io", "outside", "bench/kernels.c", lambda p: append(p, '#include "io/io.h"\n')),
     ("liburing in the pipeline", "banned", "src/pipeline/pool.c", lambda p: append(p, "#include <liburing.h>\n")),
     ("liburing in another engine", "banned", "src/io/threads.c", lambda p: append(p, "#include <liburing.h>\n")),
+    ("cuda.h in the pipeline", "banned", "src/pipeline/pool.c", lambda p: append(p, "#include <cuda.h>\n")),
     ("liburing in the command", "banned", "tools/main.c", lambda p: append(p, "#include <liburing.h>\n")),
     ("intrinsics in base", "banned", "src/base/mem.c", lambda p: append(p, "#include <immintrin.h>\n")),
     ("a call of an intrinsic", "banned", "src/plan/plan.c", lambda p: append(p, "int q = _mm_crc32_u8(0, 0);\n")),
@@ -271,7 +281,16 @@ PLANTS = [
     ("exit in the library", "banned", "src/io/io.c", lambda p: append(p, "void q(void) { exit(1); }\n")),
     ("abort in the library", "banned", "src/format/json.c", lambda p: append(p, "void q(void) { abort (); }\n")),
     ("strcpy", "banned", "tools/main.c", lambda p: append(p, "void q(void) { strcpy(a, b); }\n")),
+    ("cuda sees the pipeline", "include", "cuda/device_cuda.c",
+     lambda p: append(p, '#include "pipeline/pool.h"\n')),
     ("cuda", "banned", "src/device/host.c", lambda p: append(p, "#include <cuda_runtime_api.h>\n")),
+    ("cuda in a test of the library", "banned", "tests/unit/test_load.c", lambda p: append(p, "#include <cuda.h>\n")),
+    ("kernels of cuda in the pipeline", "banned", "src/pipeline/pool.c",
+     lambda p: append(p, '#include "cuda/kernels.h"\n')),
+    ("cuda sees pipeline", "include", "cuda/kernels.cu", lambda p: append(p, '#include "pipeline/pool.h"\n')),
+    ("an intrinsic of warps", "banned", "cuda/kernels.cu", lambda p: append(p, "int q = __shfl_sync(0, 0, 0);\n")),
+    ("a kernel that nobody builds", "dead", "cuda/attic.cu", lambda p: append(p, "int q;\n")),
+    ("C++ that nobody builds", "dead", "tests/cuda/attic.cc", lambda p: append(p, "int q;\n")),
     ("no SPDX line in C", "spdx", "src/base/mem.c", lambda p: replace(p, "SPDX-", "")),
     ("no SPDX line in Python", "spdx", "tests/count.py", lambda p: replace(p, "SPDX-", "")),
     ("no SPDX line in a script", "spdx", "check", lambda p: replace(p, "SPDX-", "")),

@@ -27,6 +27,7 @@ struct stream {
     uint32_t *order; /* [count] of items: those that have arrived, then the others */
     uint32_t count;
     struct places places;
+    struct tnd_load *device_load; /* whose tensors are to be brought back first; NULL: they are here */
     bool written_to; /* reads that were given up may yet come: the places stay */
     struct tnd_plan *plan;
     uint64_t ahead_bytes_max; /* as the file has them */
@@ -57,6 +58,13 @@ static struct digest *take(struct stream *stream, bool wait)
     return item;
 }
 
+/* Brings a tensor to the place that was taken for it. */
+static bool bring_back(const struct stream *stream, const struct digest *item)
+{
+    return item->bytes == 0 || (item->data && tnd_load_tensor_read(stream->device_load, item->index, 0,
+                                                                   (void *)item->data, item->bytes) == 0);
+}
+
 /* False when there is no tensor to take, and with wait: never will be. */
 static bool hash_one(struct stream *stream, bool wait)
 {
@@ -65,7 +73,8 @@ static bool hash_one(struct stream *stream, bool wait)
 
     if (!item)
         return false;
-    good = hash_memory(stream->hash, item->data, item->bytes, interrupted, item->sum);
+    good = (!stream->device_load || bring_back(stream, item)) &&
+           hash_memory(stream->hash, item->data, item->bytes, interrupted, item->sum);
     places_give_back(&stream->places, item->data, item->bytes, stream->kept_bytes);
     pthread_mutex_lock(&stream->mutex);
     stream->done++;
@@ -124,6 +133,16 @@ static void swap(uint32_t *a, uint32_t *b)
     *b = value;
 }
 
+/* Of the host, for a tensor as it lies on the device. */
+static void *take_place(struct stream *stream, const struct digest *item)
+{
+    struct tnd_tensor loaded = *item->tensor;
+
+    loaded.dtype = item->dtype;
+    loaded.bytes = item->bytes;
+    return places_take(&stream->places, &loaded);
+}
+
 /* Whoever has come goes before those that have not; one that is late holds nobody up. */
 static void hand_over(struct stream *stream, struct tnd_load *load)
 {
@@ -139,6 +158,8 @@ static void hand_over(struct stream *stream, struct tnd_load *load)
             late++;
         else
             swap(&stream->order[i], &stream->order[arrived++]);
+        if (stream->device_load && item->data)
+            item->data = take_place(stream, item);
     }
     if (arrived == stream->arrived)
         return;
@@ -325,7 +346,8 @@ static int prepare(struct digests *digests, struct session *session)
         return code;
     if (session->options->engine == TND_ENGINE_MMAP)
         return 0; /* tensors are the file's own pages, which the kernel takes back by itself */
-    session->place = place;
+    if (session->options->device == TND_DEVICE_HOST)
+        session->place = place;
     places_init(&stream->places, session->model, stream->plan);
     return 0;
 }
@@ -339,6 +361,8 @@ static int hash_all(struct digests *digests, struct session *session)
     struct tnd_load_stats stats;
     int code;
 
+    if (session->options->device != TND_DEVICE_HOST)
+        stream->device_load = session->load;
     start_threads(stream, session->options->threads > 0 ? session->options->threads : cores > 0 ? (uint64_t)cores : 1);
     code = session_wait(session);
     tnd_load_stats(session->load, &stats);

@@ -11,6 +11,7 @@
 #include "gpu.h"
 #include "json.h"
 #include "text.h"
+#include "tundish_cuda.h"
 #include "tundish.h"
 
 #define ITEM_COLUMNS 18
@@ -30,6 +31,7 @@ struct item {
 struct examination {
     struct tnd_probe probe;
     struct gpu gpu;
+    struct tnd_cuda_probe cuda;
     bool has_model;
     struct item items[16];
     size_t item_count;
@@ -192,7 +194,11 @@ static void see_gpu(struct examination *ex)
         lacking = "; the driver's library libcuda.so.1 is missing (in a container: its NVIDIA runtime)";
     else if (gpu->count > 0 && !gpu->driver)
         lacking = "; the card's driver is not loaded";
-    follows(item, "this build has no CUDA device: tensors go to host memory%s", lacking);
+    if (ex->cuda.reason[0] != '\0')
+        follows(item, "%s: tensors go to host memory%s", ex->cuda.reason, lacking);
+    else
+        follows(item, "%s can be used, by a driver that serves CUDA %d.%d", text_count(ex->cuda.device_count, "GPU").s,
+                ex->cuda.driver_version / 1000, ex->cuda.driver_version % 1000 / 10);
 }
 
 /* ---- The model's files ------------------------------------------------------------------------------------- */
@@ -375,7 +381,11 @@ static void json_uring(struct json *json, const struct tnd_probe *probe)
 static void json_gpu(struct json *json, const struct examination *ex)
 {
     json_object_begin(json, "gpu");
-    json_bool(json, "build_has_cuda", false);
+    json_bool(json, "build_has_cuda", ex->cuda.build);
+    json_uint(json, "usable", ex->cuda.device_count);
+    json_int(json, "cuda_runtime_version", ex->cuda.runtime_version);
+    json_int(json, "cuda_driver_version", ex->cuda.driver_version);
+    json_reason(json, "cuda_reason", ex->cuda.reason);
     json_uint(json, "cards", ex->gpu.count);
     json_bool(json, "driver", ex->gpu.driver);
     json_reason(json, "driver_version", ex->gpu.driver_version);
@@ -435,12 +445,17 @@ static void json_examination(const struct examination *ex, const char *model)
 
 int command_doctor(const struct options *options)
 {
-    struct examination ex = {.probe = {.size = sizeof(ex.probe)}, .has_model = options->model != NULL};
+    struct examination ex = {.probe = {.size = sizeof(ex.probe)},
+                             .cuda = {.size = sizeof(ex.cuda)},
+                             .has_model = options->model != NULL};
     int r = tnd_probe(options->model, &ex.probe);
 
     if (r < 0)
         return fail_result(r, NULL);
     gpu_look(&ex.gpu);
+    r = tnd_cuda_probe(&ex.cuda);
+    if (r < 0)
+        return fail_result(r, NULL);
     examine(&ex);
     if (options->json)
         json_examination(&ex, options->model);

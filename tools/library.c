@@ -26,6 +26,9 @@ struct tnd_loader_options options_loader(const struct options *options)
         .memory_bytes_max = options->memory_bytes,
         .read_timeout_ns = options->read_timeout_s * 1000000000,
         .log = options->verbose ? log_line : NULL,
+        .device = (enum tnd_device_choice)options->device,
+        .cuda_ordinal = options->cuda_ordinal,
+        .stream_count = (uint32_t)options->streams,
     };
 }
 

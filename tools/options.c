@@ -31,7 +31,8 @@ const struct option_spec option_specs[] = {
      AT(in_place), 0, 0},
     {"--dtype", "native|f16|bf16|f32", "what tensors become on their way; native: what they are", PARTS, OPTION_CHOICE,
      AT(dtype), 0, 0},
-    {"--device", "auto|host|cuda:N", "where the tensors go", MOVES, OPTION_DEVICE, AT(cuda), 0, 0},
+    {"--device", "auto|host|cuda:N", "where the tensors go; auto: for load and walk the first GPU, if any",
+     MOVES, OPTION_DEVICE, AT(device), 0, 1023},
     {"--only", "GLOB", "only tensors whose name matches, as in 'blk.*.weight'", PARTS, OPTION_TEXT, AT(only), 0, 0},
     {"--layers", "A-B", "only these layers, both ends included; A alone for one", PARTS, OPTION_LAYERS, AT(layer_first),
      0, INT32_MAX - 1},
@@ -43,6 +44,7 @@ const struct option_spec option_specs[] = {
      64 << 20},
     {"--depth", "N", "reads in flight", MOVES, OPTION_COUNT, AT(depth), 1, 256},
     {"--threads", "N", "threads that copy and touch memory", MOVES, OPTION_COUNT, AT(threads), 1, 1024},
+    {"--streams", "N", "CUDA streams that convert", MOVES & ~PLAN, OPTION_COUNT, AT(streams), 1, 8},
     {"--memory", "BYTES", "refuse to take more than this", MOVES, OPTION_BYTES, AT(memory_bytes), 1, INT64_MAX},
     {"--read-timeout", "SECONDS", "give a load up when no read of it comes back for so long; 30 without this", MOVES,
      OPTION_COUNT, AT(read_timeout_s), 1, 86400 * 365},
@@ -206,20 +208,22 @@ static bool parse_layers(const struct option_spec *spec, const char *text, struc
     return true;
 }
 
-static bool parse_device(const char *text, int *ret_cuda)
+static bool parse_device(const struct option_spec *spec, const char *text, struct options *options)
 {
     uint64_t ordinal;
     const char *end;
 
-    *ret_cuda = -1;
+    options->device = strcmp(text, "auto") == 0 ? TND_DEVICE_AUTO : TND_DEVICE_HOST;
+    options->cuda_ordinal = 0;
     if (strcmp(text, "auto") == 0 || strcmp(text, "host") == 0)
         return true;
     if (strncmp(text, "cuda:", 5) != 0)
         return false;
     end = parse_digits(text + 5, &ordinal);
-    if (!end || *end != '\0' || ordinal > 1023)
+    if (!end || *end != '\0' || ordinal > spec->max)
         return false;
-    *ret_cuda = (int)ordinal;
+    options->device = TND_DEVICE_CUDA;
+    options->cuda_ordinal = (uint32_t)ordinal;
     return true;
 }
 
@@ -281,7 +285,7 @@ static bool parse_value(const struct option_spec *spec, const char *text, struct
     case OPTION_LAYERS:
         return parse_layers(spec, text, options);
     case OPTION_DEVICE:
-        return parse_device(text, member);
+        return parse_device(spec, text, options);
     case OPTION_RATE:
         return parse_rate(text, member);
     }
@@ -315,8 +319,6 @@ static int check(const struct options *options, enum command command)
         return fail(EXIT_USAGE, "--manifest-out is of a whole model as it is: leave --only, --layers and --dtype away");
     if (options->trace && options->svg && strcmp(options->trace, options->svg) == 0)
         return fail(EXIT_USAGE, "--trace and --svg take a file each, not both %s", options->svg);
-    if (options->cuda >= 0)
-        return fail(EXIT_RESOURCE, "--device cuda:%d: this build has no CUDA device", options->cuda);
     return 0;
 }
 
@@ -348,7 +350,8 @@ int options_parse(struct options *options, enum command command, int argument_co
 {
     bool only_models = false; /* after -- */
 
-    *options = (struct options){.cuda = -1, .repeat = 1, .tokens = 8, .compute_us = OPTION_AUTO, .ahead = OPTION_AUTO};
+    *options = (struct options){.device = TND_DEVICE_AUTO, .repeat = 1, .tokens = 8, .compute_us = OPTION_AUTO,
+                                .ahead = OPTION_AUTO};
     for (int i = 0; i < argument_count;) {
         if (only_models || arguments[i][0] != '-' || arguments[i][1] == '\0') {
             if (options->model)
@@ -365,5 +368,7 @@ int options_parse(struct options *options, enum command command, int argument_co
             i += taken;
         }
     }
+    if (options->device == TND_DEVICE_AUTO && (1U << command) & (PLAN | DIGEST | VERIFY))
+        options->device = TND_DEVICE_HOST; /* the bytes are the same, and wanted here */
     return options->help ? 0 : check(options, command);
 }

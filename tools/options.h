@@ -24,13 +24,14 @@ struct options {
     int dtype;                           /* of dtypes in library.c */
     int digest;                          /* enum tnd_digest */
     int algo;                            /* of hashes[] */
-    int cuda;                            /* ordinal, -1 = no */
+    int device;                          /* enum tnd_device_choice */
+    uint32_t cuda_ordinal;
     const char *only;
     const char *manifest, *manifest_out;
     const char *trace, *svg;
     uint32_t layer_first, layer_count;
     uint64_t pool_bytes, chunk_bytes, memory_bytes;
-    uint64_t depth, threads, repeat, values, read_timeout_s;
+    uint64_t depth, threads, streams, repeat, values, read_timeout_s;
     uint64_t tokens, compute_us, ahead; /* the last two may be OPTION_AUTO */
     uint64_t resident_bytes, resident_percent; /* one of them, or 0: all */
     double disk_bytes_per_s; /* 0 = not given */

@@ -147,6 +147,10 @@ void report_text(const struct session *session, const uint64_t *runs_ns, size_t 
            text_bytes(stats.bytes_read).s);
     printf("memory   %s at the most: tensors %s, pool %s\n", text_bytes(stats.peak_host_bytes).s,
            text_bytes(stats.destination_bytes).s, text_bytes(stats.pool_bytes).s);
+    if (stats.device_bytes > 0)
+        printf("device   %s: tensors %s, tiles to convert in %s; %s pinned at the most\n", stats.device,
+               text_bytes(stats.device_bytes).s, text_bytes(stats.tile_bytes).s,
+               text_bytes(stats.peak_pinned_bytes).s);
     if (run_count > 1)
         print_runs(runs_ns, run_count);
     for (uint32_t i = 0; (reason = tnd_load_reason(session->load, i)); i++) {
@@ -225,9 +229,9 @@ static void json_memory(struct json *json, const struct tnd_load_stats *stats)
     json_uint(json, "peak_host_bytes", stats->peak_host_bytes);
     json_uint(json, "destination_bytes", stats->destination_bytes);
     json_uint(json, "pool_bytes", stats->pool_bytes);
-    json_uint(json, "peak_pinned_bytes", 0);
-    json_uint(json, "device_bytes", 0);
-    json_uint(json, "tile_bytes", 0);
+    json_uint(json, "peak_pinned_bytes", stats->peak_pinned_bytes);
+    json_uint(json, "device_bytes", stats->device_bytes);
+    json_uint(json, "tile_bytes", stats->tile_bytes);
     json_uint(json, "converted_bytes", stats->converted_bytes);
     json_uint(json, "overflowed", stats->overflowed);
     json_uint(json, "underflowed", stats->underflowed);
@@ -249,7 +253,7 @@ void report_json(const struct session *session, const uint64_t *runs_ns, size_t 
     json_memory(&json, &stats);
     json_string(&json, "engine", stats.engine);
     json_bool(&json, "direct", stats.direct);
-    json_string(&json, "device", "host");
+    json_string(&json, "device", stats.device);
     json_string(&json, "limit", report_limit_name(stats.limit));
     json_array_begin(&json, "reasons");
     for (uint32_t i = 0; (reason = tnd_load_reason(session->load, i)); i++)

@@ -265,6 +265,7 @@ static void json_pass(struct json *json, const struct consumer *consumer, const 
     json_uint(json, "cached_percent", consumer->cached_percent);
     json_string(json, "engine", consumer->load_stats.engine);
     json_bool(json, "direct", consumer->load_stats.direct);
+    json_string(json, "device", consumer->load_stats.device);
     json_array_begin(json, "reasons");
     for (uint32_t i = 0; i < REASONS_MAX && consumer->reasons[i]; i++)
         json_string(json, NULL, consumer->reasons[i]);

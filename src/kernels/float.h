@@ -10,8 +10,10 @@
 
 #if defined(__CUDACC__)
 #define TND_KERNEL_FN static __host__ __device__ inline
+#define TND_KERNEL_INLINE static __host__ __device__ __forceinline__
 #else
 #define TND_KERNEL_FN static inline
+#define TND_KERNEL_INLINE static inline __attribute__((always_inline)) /* what it does depends on constants */
 #endif
 
 #define TND_F16_NAN 0x7E00u
@@ -94,7 +96,7 @@ TND_KERNEL_FN uint16_t tnd_f16_of_f32(float value)
     uint32_t bits = tnd_f32_bits(value);
     uint32_t sign = bits >> 16 & 0x8000u;
     uint32_t rest = bits & 0x7FFFFFFFu;
-    uint32_t mantissa;
+    uint32_t mantissa, shift;
 
     if (rest > TND_F32_INF)
         return TND_F16_NAN;
@@ -106,9 +108,10 @@ TND_KERNEL_FN uint16_t tnd_f16_of_f32(float value)
     }
     if (rest <= 0x33000000u) /* 2^-25: the tie between zero and the smallest goes to zero */
         return (uint16_t)sign;
-    /* Subnormal: the 24-bit mantissa shifted right by 14 to 24. */
+    /* Subnormal: the 24-bit mantissa shifted right by 14 to 24; in 32 bits, which is what a GPU has. */
     mantissa = (rest & 0x7FFFFFu) | 0x800000u;
-    return (uint16_t)(sign | (uint32_t)tnd_shift_rounded(mantissa, 126u - (rest >> 23)));
+    shift = 126u - (rest >> 23);
+    return (uint16_t)(sign | (mantissa + (1u << (shift - 1)) - 1 + (mantissa >> shift & 1)) >> shift);
 }
 
 TND_KERNEL_FN uint16_t tnd_bf16_of_f32(float value)

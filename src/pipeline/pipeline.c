@@ -48,7 +48,7 @@ int tnd_pipeline_start(struct tnd_pipeline *pipeline, struct tnd_err *err)
     r = tnd_io_create(&pipeline->io, &options->io, err);
     if (r < 0)
         return r;
-    r = tnd_pool_init(&pipeline->pool, &options->io.allocator, pipeline->io, options->chunk_bytes,
+    r = tnd_pool_init(&pipeline->pool, &options->io.allocator, pipeline->io, options->device, options->chunk_bytes,
                       options->depth + TND_SPARE_BUFFERS, count_max, err);
     if (r < 0) {
         tnd_io_destroy(&pipeline->io);
@@ -205,6 +205,8 @@ static bool dispatch_ready(struct tnd_pipeline *pipeline)
         struct tnd_chunk *chunk = pipeline->ready;
         struct tnd_transfer *transfer = chunk->transfer;
 
+        if (!tnd_transfer_stopped(transfer) && !tnd_upload_may_submit(transfer))
+            break;
         moved = true;
         pipeline->ready = chunk->next;
         transfer->ready--;
@@ -419,6 +421,12 @@ bool tnd_pipeline_tick(struct tnd_pipeline *pipeline)
     return moved;
 }
 
+/* What others may have brought since the last turn. */
+static bool has_news(const struct tnd_pipeline *pipeline)
+{
+    return atomic_load(&pipeline->mail) || (pipeline->ready && tnd_upload_may_begin(pipeline->ready->transfer));
+}
+
 bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns)
 {
     bool moved;
@@ -426,7 +434,7 @@ bool tnd_pipeline_wait(struct tnd_pipeline *pipeline, int64_t timeout_ns)
     timeout_ns = tnd_upload_due(pipeline, timeout_ns);
     timeout_ns = tnd_hang_due(pipeline, timeout_ns);
     tnd_waker_prepare(&pipeline->waker);
-    moved = reap_reads(pipeline, atomic_load(&pipeline->mail) ? 0 : timeout_ns);
+    moved = reap_reads(pipeline, has_news(pipeline) ? 0 : timeout_ns);
     if (!moved)
         tnd_hang_give_up(pipeline);
     return moved;

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "device/device.h"
+
 /* [from][to] */
 static const bool legal[TND_CHUNK_STATE_COUNT][TND_CHUNK_STATE_COUNT] = {
     [TND_CHUNK_FREE] = {[TND_CHUNK_READING] = true},
@@ -15,12 +17,14 @@ static const bool legal[TND_CHUNK_STATE_COUNT][TND_CHUNK_STATE_COUNT] = {
     [TND_CHUNK_FAILED] = {[TND_CHUNK_FREE] = true},
 };
 
-int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, struct tnd_io *io, uint32_t chunk_bytes,
-                  uint32_t start_count, uint32_t count_max, struct tnd_err *err)
+int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, struct tnd_io *io,
+                  struct tnd_device *device, uint32_t chunk_bytes, uint32_t start_count, uint32_t count_max,
+                  struct tnd_err *err)
 {
     *pool = (struct tnd_pool){
         .allocator = *allocator,
         .io = io,
+        .device = device && device->ops->buffer_take ? device : NULL,
         .chunk_count = count_max,
         .chunk_bytes = chunk_bytes,
         .start_count = start_count < count_max ? start_count : count_max,
@@ -45,6 +49,9 @@ void tnd_pool_finish(struct tnd_pool *pool)
     if (pool->counts[TND_CHUNK_FAILED]) /* the kernel may write to their buffers yet: never given back */
         return;
     assert(pool->counts[TND_CHUNK_FREE] == pool->chunk_count || !pool->memory.data);
+    for (uint32_t i = 0; pool->device && pool->chunks && i < pool->chunk_count; i++)
+        if (pool->chunks[i].buffer)
+            pool->device->ops->buffer_give(pool->device, pool->chunks[i].buffer);
     tnd_mapping_finish(&pool->memory);
     tnd_free(&pool->allocator, pool->chunks);
     pool->chunks = NULL;
@@ -64,7 +71,10 @@ static void back(struct tnd_pool *pool, struct tnd_chunk *chunk)
     uint32_t index = pool->backed_count++;
 
     chunk->buffer = pool->memory.data + (size_t)index * pool->chunk_bytes;
-    tnd_populate(chunk->buffer, pool->chunk_bytes);
+    if (pool->device)
+        chunk->buffer = pool->device->ops->buffer_take(pool->device, chunk->buffer, pool->chunk_bytes);
+    else
+        tnd_populate(chunk->buffer, pool->chunk_bytes);
     chunk->buffer_index = tnd_io_register(pool->io, index, chunk->buffer, pool->chunk_bytes);
     atomic_store_explicit(&pool->bytes, (uint64_t)pool->backed_count * pool->chunk_bytes, memory_order_relaxed);
 }

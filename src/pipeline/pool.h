@@ -12,6 +12,7 @@
 struct tnd_pool {
     struct tnd_allocator allocator;
     struct tnd_io *io;
+    struct tnd_device *device; /* that has a say in the buffers; NULL: none */
     struct tnd_mapping memory; /* [chunk_count][chunk_bytes], brought in one by one */
     struct tnd_chunk *chunks;
     uint32_t chunk_count;
@@ -23,8 +24,10 @@ struct tnd_pool {
     atomic_uint_fast64_t bytes;                /* backed_count * chunk_bytes, for other threads to read */
 };
 
-int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, struct tnd_io *io, uint32_t chunk_bytes,
-                  uint32_t start_count, uint32_t count_max, struct tnd_err *err);
+/* device: whose copies come from the buffers, NULL for the host. */
+int tnd_pool_init(struct tnd_pool *pool, const struct tnd_allocator *allocator, struct tnd_io *io,
+                  struct tnd_device *device, uint32_t chunk_bytes, uint32_t start_count, uint32_t count_max,
+                  struct tnd_err *err);
 void tnd_pool_finish(struct tnd_pool *pool);
 
 /* A chunk to read with, state FREE still; NULL when all that may be used are. With a buffer, unless bare.

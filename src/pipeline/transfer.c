@@ -164,6 +164,7 @@ void tnd_transfer_end(struct tnd_transfer *transfer, struct tnd_io *io)
     if (transfer->in_place == TND_ON && transfer->stats.pool_bytes_read)
         tnd_reasons_add(&transfer->reasons, "%llu bytes went through the pool: their place does not suit their offset",
                         (unsigned long long)transfer->stats.pool_bytes_read);
+    tnd_upload_tell(transfer);
     detach(transfer, io);
     atomic_store(&transfer->touch_stop, true);
     if (transfer->fresh && !transfer->stats.reads_given_up)

@@ -45,7 +45,7 @@ struct tnd_transfer {
                                lay last */
     struct tnd_fetch *fetches; /* [plan stage_count] of a plan by layer, which goes stage by stage; else NULL */
     bool *arrived;             /* [plan window_count] by layer: the bytes of a window are in their places */
-    uint8_t *slots;            /* the window: [slot_bytes] for each layer in it */
+    uint8_t *slots;            /* the host's window: [slot_bytes] for each layer in it */
     uint64_t slot_bytes;       /* 0: no window */
     struct tnd_upload upload;
     enum tnd_switch in_place;

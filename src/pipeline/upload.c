@@ -26,14 +26,16 @@ static int make_events(struct tnd_device *device, struct tnd_device_event **even
     return r;
 }
 
-int tnd_upload_init(struct tnd_transfer *transfer, struct tnd_device *device, uint32_t slot_count, struct tnd_err *err)
+int tnd_upload_init(struct tnd_transfer *transfer, struct tnd_device *device, struct tnd_device_block *block,
+                    uint64_t block_bytes, uint32_t slot_count, struct tnd_err *err)
 {
     struct tnd_plan *plan = transfer->plan;
     struct tnd_upload *upload = &transfer->upload;
-    int r;
 
     *upload = (struct tnd_upload){
         .device = device,
+        .block = block,
+        .block_bytes = block_bytes,
         .unplaced = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*upload->unplaced)),
         .marks = tnd_arena_alloc(&plan->arena, plan->stage_count, sizeof(*upload->marks)),
         .slot_free = tnd_arena_alloc(&plan->arena, slot_count + 1u, sizeof(*upload->slot_free)),
@@ -45,8 +47,46 @@ int tnd_upload_init(struct tnd_transfer *transfer, struct tnd_device *device, ui
     }
     for (uint32_t i = 0; i < plan->piece_count; i++)
         upload->unplaced[tnd_plan_stage(plan, plan->pieces[i].tensor)]++;
-    r = make_events(device, upload->marks, plan->stage_count, err);
-    return r < 0 ? r : make_events(device, upload->slot_free, slot_count, err);
+    return 0;
+}
+
+/* Where an address of a block that was to come is now. Others are the caller's. */
+static uint8_t *now_at(const struct tnd_upload *upload, uint8_t *place)
+{
+    uint64_t offset = (uintptr_t)place - (uintptr_t)TND_UPLOAD_LATER;
+
+    return offset <= upload->block_bytes ? upload->block->data + offset : place;
+}
+
+static void make_places_real(struct tnd_transfer *transfer)
+{
+    const struct tnd_plan *plan = transfer->plan;
+
+    for (uint32_t i = 0; i < plan->piece_count; i++)
+        transfer->spans[i].destination = now_at(&transfer->upload, transfer->spans[i].destination);
+    for (uint32_t i = 0; i < plan->tensor_count; i++)
+        transfer->places[plan->tensors[i]] = now_at(&transfer->upload, transfer->places[plan->tensors[i]]);
+}
+
+int tnd_upload_begin(struct tnd_transfer *transfer, struct tnd_err *err)
+{
+    struct tnd_upload *upload = &transfer->upload;
+    const struct tnd_device_ops *ops = upload->device->ops;
+    int r = ops->ready ? ops->ready(upload->device, false, err) : 1;
+
+    if (r <= 0)
+        return r;
+    r = upload->block_bytes ? ops->block_alloc(upload->device, upload->block, upload->block_bytes, err) : 0;
+    if (r >= 0)
+        r = make_events(upload->device, upload->marks, transfer->plan->stage_count, err);
+    if (r >= 0)
+        r = make_events(upload->device, upload->slot_free, upload->slot_count, err);
+    if (r < 0)
+        return r;
+    if (upload->block_bytes)
+        make_places_real(transfer);
+    upload->begun = true;
+    return 1;
 }
 
 void tnd_upload_finish(struct tnd_transfer *transfer)
@@ -62,6 +102,15 @@ void tnd_upload_finish(struct tnd_transfer *transfer)
     upload->device = NULL;
 }
 
+void tnd_upload_tell(struct tnd_transfer *transfer)
+{
+    struct tnd_device *device = transfer->upload.device;
+    const char *complaint = device && device->ops->complaint ? device->ops->complaint(device) : NULL;
+
+    if (complaint)
+        tnd_reasons_add(&transfer->reasons, "%s", complaint);
+}
+
 void tnd_upload_restart(struct tnd_transfer *transfer, uint32_t stage, uint32_t slot)
 {
     const struct tnd_stage *planned = &transfer->plan->stages[stage];
@@ -71,6 +120,8 @@ void tnd_upload_restart(struct tnd_transfer *transfer, uint32_t stage, uint32_t 
     upload->unplaced[stage] = 0;
     for (uint32_t i = planned->window_first; i < planned->window_first + planned->window_count; i++)
         upload->unplaced[stage] += transfer->arrived[i] ? 0 : transfer->plan->windows[i].piece_count;
+    if (!upload->begun) /* nobody has read a slot yet */
+        return;
     if (slot < upload->slot_count && upload->device->ops->hold(upload->device, upload->slot_free[slot], &err) < 0)
         tnd_transfer_keep_error(transfer, &err);
 }
@@ -90,6 +141,33 @@ static void mark(struct tnd_transfer *transfer, uint32_t stage)
         return;
     }
     tnd_readiness_mark(&transfer->readiness, stage);
+}
+
+bool tnd_upload_may_submit(struct tnd_transfer *transfer)
+{
+    struct tnd_err err = {0};
+    int r = !transfer->upload.device || transfer->upload.begun ? 1 : tnd_upload_begin(transfer, &err);
+
+    if (r < 0)
+        tnd_transfer_keep_error(transfer, &err);
+    return r != 0;
+}
+
+bool tnd_upload_may_begin(const struct tnd_transfer *transfer)
+{
+    const struct tnd_upload *upload = &transfer->upload;
+
+    return upload->device && !upload->begun && upload->device->ops->ready(upload->device, false, NULL) != 0;
+}
+
+/* Bytes of a chunk that the device converts. */
+static uint64_t count_converted(const struct tnd_chunk *chunk)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < chunk->read.span_count; i++)
+        bytes += chunk->read.spans[i].kernel ? chunk->read.spans[i].bytes : 0;
+    return bytes;
 }
 
 void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
@@ -135,6 +213,7 @@ bool tnd_upload_collect(struct tnd_pipeline *pipeline)
         struct tnd_transfer *transfer = chunk->transfer;
         struct tnd_device *device = transfer->upload.device;
         uint32_t window = chunk->window;
+        struct tnd_chunk_work work = {0};
         struct tnd_err err = {0};
         int r = device->ops->done(device, chunk->ticket, &err);
 
@@ -144,7 +223,11 @@ bool tnd_upload_collect(struct tnd_pipeline *pipeline)
         if (!pipeline->copying)
             pipeline->copying_tail = &pipeline->copying;
         tnd_transfer_account(transfer, pipeline->options.now_ns());
-        transfer->working--;
+        if (r > 0) {
+            work.converted_bytes = count_converted(chunk);
+            device->ops->range(device, chunk->ticket, &work.range);
+        }
+        tnd_transfer_worked(transfer, &work);
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         if (r < 0)
             tnd_transfer_keep_error(transfer, &err);

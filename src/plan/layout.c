@@ -26,7 +26,7 @@ static bool suits(const struct tnd_plan *plan, uint32_t tensor_index, enum tnd_s
     const struct tnd_tensor *tensor = &plan->model->tensors[tensor_index];
     uint64_t alignment = TND_TENSOR_ALIGNMENT;
 
-    if (in_place == TND_OFF || tnd_plan_kernel(plan, tensor_index))
+    if (plan->on_device || in_place == TND_OFF || tnd_plan_kernel(plan, tensor_index))
         return false;
     if (in_place == TND_ON)
         alignment = tnd_dtype_info(tensor->dtype)->element_alignment;
@@ -96,7 +96,8 @@ static void mirror(struct tnd_layout *layout, const struct making *making, const
 
 static void pack(struct tnd_layout *layout, const struct tnd_plan *plan, uint32_t tensor)
 {
-    layout->offsets[tensor] = tnd_round_up(layout->bytes, TND_TENSOR_ALIGNMENT);
+    layout->offsets[tensor] =
+        tnd_round_up(layout->bytes, plan->on_device ? TND_DEVICE_ALIGNMENT : TND_TENSOR_ALIGNMENT);
     layout->bytes = layout->offsets[tensor] + tnd_plan_bytes(plan, tensor);
 }
 

@@ -16,6 +16,7 @@
 #include "plan/plan.h"
 
 #define TND_TENSOR_ALIGNMENT 64
+#define TND_DEVICE_ALIGNMENT 256 /* no read lands on a device: all is packed there, on what its kernels like best */
 #define TND_MIRROR_BYTES_MIN ((uint64_t)1 << 20)
 
 struct tnd_layout {

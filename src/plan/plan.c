@@ -334,6 +334,7 @@ int tnd_plan_init(struct tnd_plan *plan, const struct tnd_model *model, const st
         .by_layer = options->by_layer,
         .chunk_bytes = options->chunk_bytes,
         .alignment = options->alignment,
+        .on_device = options->on_device,
     };
     int r;
 

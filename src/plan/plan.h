@@ -31,6 +31,7 @@ struct tnd_plan_options {
     bool by_layer; /* cut the windows at the ends of the stages, which are in order of use then */
     uint32_t chunk_bytes;
     uint32_t alignment; /* a power of two, at most chunk_bytes */
+    bool on_device; /* what the tensors will lie in is not the host's */
 };
 
 struct tnd_stage {
@@ -52,7 +53,7 @@ struct tnd_plan {
     struct tnd_window *windows;
     struct tnd_piece *pieces;
     uint32_t window_count, piece_count;
-    bool by_layer;
+    bool by_layer, on_device;
     uint32_t chunk_bytes;
     uint32_t alignment;
     struct tnd_plan_sizes sizes;

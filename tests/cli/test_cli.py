@@ -376,7 +376,7 @@ def test_usage(case):
                       ["load", case.gguf, "--json=yes"], ["load", case.gguf, "--values", "3"],
                       ["digest", case.gguf, "--repeat", "3"], ["info", case.gguf, "--engine", "nil"],
                       ["load", case.gguf, "--disk-gbs", "3"], ["load", case.gguf, "--dtype", "q4_0"],
-                      ["load", case.gguf, "--streams", "2"], ["load", case.gguf, "--convert-on", "host"],
+                      ["load", case.gguf, "--streams", "9"], ["load", case.gguf, "--convert-on", "host"],
                       ["load", case.gguf, "--resident", "1G"], ["digest", case.gguf, "--algo", "md5"],
                       ["load", case.gguf, "--algo", "xxh3"], ["verify", case.gguf, "--algo", "xxh3"],
                       ["digest", case.gguf, "--engine", "nil"], ["verify", case.gguf, "--engine", "nil"],
@@ -415,8 +415,15 @@ def test_usage_texts(case):
 
 
 def test_no_device(case):
-    for command in ("plan", "load", "walk", "digest"):
-        refused(6, command, case.gguf, "--device", "cuda:0", words=["cuda:0", "no CUDA device"])
+    for command in ("load", "walk", "digest"):
+        refused(6, command, case.gguf, "--device", "cuda:1023", words=["cuda:1023"])
+    done("plan", case.gguf, "--device", "cuda:0")
+    found = done_json("load", case.gguf, "--device", "auto")
+    if found["device"] == "host":
+        assert any(reason.startswith("to the host: ") for reason in found["reasons"]), found["reasons"]
+        equal("device", [found[key] for key in ("device_bytes", "tile_bytes", "peak_pinned_bytes")], [0, 0, 0])
+    found = done_json("load", case.gguf, "--device", "host", "--streams", "2")
+    equal("reasons", [reason for reason in found["reasons"] if "to the host" in reason], [])
 
 
 # ---- files that are not there, or not to be had ----

@@ -26,7 +26,8 @@ URING_KEYS = set("""works refused_at errno reason sysctl_disabled registers_buff
     registered_bytes_tried registered_reason""".split())
 MODEL_KEYS = set("""path files largest_file largest_file_bytes file_system cached_percent direct direct_open
     direct_alignment_bytes direct_reason load_engine load_direct load_reason""".split())
-GPU_KEYS = {"build_has_cuda", "cards", "driver", "driver_version", "libcuda", "reason"}
+GPU_KEYS = {"build_has_cuda", "usable", "cuda_runtime_version", "cuda_driver_version", "cuda_reason", "cards", "driver",
+            "driver_version", "libcuda", "reason"}
 ITEMS = ["kernel", "cpu", "pages", "memory", "io_uring", "memlock", "gpu"]
 FILE_ITEMS = ["file_system", "cache", "direct", "load"]
 
@@ -73,7 +74,8 @@ def test_machine(case):
     equal("cpu", found["cpu"], {name: name in words for name in ("f16c", "avx2", "avx512f")})
     for one in found["items"]:
         assert one["found"] and one["follows"], one
-    assert "no CUDA device" in item(found, "gpu")["follows"]
+    assert (found["gpu"]["cuda_reason"] or "can be used") in item(found, "gpu")["follows"]
+    equal("usable", found["gpu"]["usable"] > 0, found["gpu"]["cuda_reason"] is None)
 
 
 def test_gpu(_):

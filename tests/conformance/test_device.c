@@ -2,14 +2,16 @@
 
 /* Goal: a device that works late places, orders and tells as device.h promises; and the streams under it order what a
  * GPU's would.
- * Method: one suite, in each way of being late. What is placed is compared with the bytes, or with what the C kernel
- * makes of them here: ThreadSanitizer sees each of its accesses, and reports what no event has ordered. */
+ * Method: one suite for all devices (support/devices.h) but the host, which places nothing, in each way of being late.
+ * What is placed is compared with the bytes, or with what the C kernel makes of them here: ThreadSanitizer sees each of
+ * its accesses, and reports what no event has ordered. */
 
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +20,7 @@
 #include "io/io.h"
 #include "kernels/kernel.h"
 #include "model/dtype.h"
-#include "support/late.h"
+#include "support/devices.h"
 #include "support/suite.h"
 
 #define BLOCK_BYTES ((uint32_t)512 << 10)
@@ -30,14 +32,16 @@ static const struct {
     enum streams_mode mode;
     uint64_t seed;
 } modes[] = {
-    {"late: delay", STREAMS_DELAY, 1},
-    {"late: another delay", STREAMS_DELAY, 2},
-    {"late: lazy", STREAMS_LAZY, 3},
+    {"delay", STREAMS_DELAY, 1},
+    {"another delay", STREAMS_DELAY, 2},
+    {"lazy", STREAMS_LAZY, 3},
 };
 #define MODE_COUNT ((int)(sizeof(modes) / sizeof(modes[0])))
 
 static int mode_now; /* of the case that runs */
+static const struct test_device *kind;
 static struct tnd_device *device;
+static void *consumer_handle; /* as the device knows it */
 static struct stream *consumer;
 static struct tnd_device_block block;
 static uint8_t *expected; /* of the block */
@@ -50,8 +54,9 @@ static void setup(void)
 {
     last_ticket = 0;
     consumed = UINT32_MAX;
-    device = late_create(modes[mode_now].mode, modes[mode_now].seed);
-    consumer = stream_create(late_streams(device));
+    device = kind->create(modes[mode_now].mode, modes[mode_now].seed);
+    consumer_handle = kind->stream_create();
+    consumer = kind->stream_of(consumer_handle);
     ck_assert_int_eq(device->ops->block_alloc(device, &block, BLOCK_BYTES, &err), 0);
     expected = malloc(BLOCK_BYTES);
     memset(expected, POISON, BLOCK_BYTES);
@@ -62,9 +67,9 @@ static void teardown(void)
     device->ops->wait(device, last_ticket, &err);
     stream_synchronize(consumer);
     device->ops->block_free(device, &block);
-    ck_assert_uint_eq(late_blocks(device), 0);
-    ck_assert_uint_eq(late_events(device), 0);
-    late_destroy(device);
+    ck_assert_uint_eq(kind->blocks(), 0);
+    ck_assert_uint_eq(kind->events(), 0);
+    kind->destroy(device);
     free(expected);
 }
 
@@ -102,6 +107,7 @@ struct chunk {
     struct tnd_span spans[SPANS_MAX];
     uint32_t span_count;
     uint32_t place, place_end; /* in the block */
+    struct tnd_range_counts range; /* that its conversions are to tell */
     uint64_t ticket;
 };
 
@@ -116,16 +122,16 @@ static uint64_t random_bits(void)
 }
 
 /* What a span is to become, made here. */
-static void expect(const struct chunk *chunk, const struct tnd_span *span)
+static void expect(struct chunk *chunk, const struct tnd_span *span)
 {
     uint8_t *place = expected + (span->destination - block.data);
     const uint8_t *source = chunk->data + span->window_offset;
-    struct tnd_range_counts range = {0};
 
     if (span->kernel) {
         const struct tnd_dtype_info *from = tnd_dtype_info(span->kernel->from);
 
-        span->kernel->run(place, source, (size_t)span->bytes / from->block_bytes * from->block_elements, &range);
+        span->kernel->run(place, source, (size_t)span->bytes / from->block_bytes * from->block_elements,
+                          &chunk->range);
     } else {
         memcpy(place, source, span->bytes);
     }
@@ -228,6 +234,30 @@ START_TEST(places_and_converts)
 }
 END_TEST
 
+/* Each chunk's own, however they were collected. */
+START_TEST(counts_what_does_not_fit)
+{
+    static const struct part floats[] = {{TND_F32, TND_F16, 9000, 0, 0}, {TND_F32, TND_BF16, 10, 0, 0},
+                                         {TND_F32, TND_F16, 3000, 4, 0}};
+    struct chunk chunks[4];
+
+    for (uint32_t i = 0; i < 4; i++) {
+        chunk_init(&chunks[i], floats, i == 2 ? 2 : 3, i * 40000);
+        chunk_place(&chunks[i]);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        struct tnd_range_counts found;
+
+        chunk_wait(&chunks[i]);
+        device->ops->range(device, chunks[i].ticket, &found);
+        ck_assert_uint_gt(found.overflowed, 0);
+        ck_assert_uint_eq(found.overflowed, chunks[i].range.overflowed);
+        ck_assert_uint_eq(found.underflowed, chunks[i].range.underflowed);
+        free(chunks[i].data);
+    }
+}
+END_TEST
+
 START_TEST(aligns_blocks)
 {
     for (uint64_t bytes = 1; bytes < 2000; bytes += 333) {
@@ -235,7 +265,7 @@ START_TEST(aligns_blocks)
 
         ck_assert_int_eq(device->ops->block_alloc(device, &small, bytes, &err), 0);
         ck_assert_uint_eq((uintptr_t)small.data % 256, 0);
-        ck_assert_uint_eq(late_blocks(device), 2);
+        ck_assert_uint_eq(kind->blocks(), 2);
         device->ops->block_free(device, &small);
         ck_assert_ptr_null(small.data);
         device->ops->block_free(device, &small);
@@ -345,8 +375,8 @@ START_TEST(passes_on_what_the_device_says)
 
     for (uint32_t i = 0; i < 3; i++)
         chunk_init(&chunks[i], small, 2, i * SMALL_PLACE);
-    late_fail_place(device, 2);
     chunk_place(&chunks[0]);
+    kind->fail_place(1);
     ck_assert_int_eq(device->ops->place(device, chunks[1].data, chunks[1].spans, 2, &ticket, &err), -EIO);
     ck_assert_ptr_nonnull(strstr(err.text, "illegal memory access"));
     ck_assert_uint_eq(ticket, 99);
@@ -370,13 +400,13 @@ START_TEST(a_consumer_waits_for_what_was_placed)
     struct tnd_device_event *event;
 
     ck_assert_int_eq(device->ops->event_create(device, &event, &err), 0);
-    ck_assert_uint_eq(late_events(device), 1);
+    ck_assert_uint_eq(kind->events(), 1);
     chunk_init(&before, mixed, MIXED_COUNT, 0);
     chunk_init(&after, small, 2, before.place_end);
     chunk_place(&before);
     ck_assert_int_eq(device->ops->mark(device, event, &err), 0);
     chunk_place(&after);
-    ck_assert_int_eq(device->ops->stream_wait(device, consumer, event, &err), 0);
+    ck_assert_int_eq(device->ops->stream_wait(device, consumer_handle, event, &err), 0);
     device->ops->event_destroy(device, event); /* the consumer's wait has what it needs */
     consume(&before, expected);
     stream_synchronize(consumer);
@@ -398,7 +428,7 @@ START_TEST(what_was_never_marked_is_over)
     ck_assert_int_eq(device->ops->event_create(device, &event, &err), 0);
     chunk_init(&chunk, small, 2, 0);
     memset(expected, POISON, BLOCK_BYTES);
-    ck_assert_int_eq(device->ops->stream_wait(device, consumer, event, &err), 0);
+    ck_assert_int_eq(device->ops->stream_wait(device, consumer_handle, event, &err), 0);
     consume(&chunk, expected);
     stream_synchronize(consumer);
     ck_assert_uint_eq(consumed, chunk.place_end);
@@ -425,9 +455,9 @@ START_TEST(holds_until_the_consumer_has_read)
     for (uint32_t round = 0; round < 3; round++) { /* events are used again */
         chunk_place(&old);
         ck_assert_int_eq(device->ops->mark(device, placed, &err), 0);
-        ck_assert_int_eq(device->ops->stream_wait(device, consumer, placed, &err), 0);
+        ck_assert_int_eq(device->ops->stream_wait(device, consumer_handle, placed, &err), 0);
         consume(&old, expected_old);
-        ck_assert_int_eq(device->ops->stream_mark(device, consumer, read, &err), 0);
+        ck_assert_int_eq(device->ops->stream_mark(device, consumer_handle, read, &err), 0);
         ck_assert_int_eq(device->ops->hold(device, read, &err), 0);
         chunk_place(&new);
         chunk_wait(&new);
@@ -489,7 +519,7 @@ static void move(struct stream *stream, uint32_t *to, const uint32_t *from)
 /* A wait for an event that is recorded once more, behind what waits for the waiter: the first record counts. */
 START_TEST(a_wait_keeps_what_was_recorded)
 {
-    struct stream *stream = stream_create(late_streams(device));
+    struct stream *stream = kind->stream_of(kind->stream_create());
     struct stream_event event = {0};
 
     there = seen = 0;
@@ -510,7 +540,7 @@ END_TEST
 
 START_TEST(who_polls_comes_to_an_end)
 {
-    struct stream *stream = stream_create(late_streams(device));
+    struct stream *stream = kind->stream_of(kind->stream_create());
     struct stream_event event = {0}, last = {0};
     uint32_t polls = 0;
     uint64_t until = tnd_now_ns() + 20 * TND_NS_PER_S;
@@ -564,34 +594,43 @@ START_TEST(several_threads_queue_on_one_stream)
 }
 END_TEST
 
+static int run_all(void)
+{
+    char name[64];
+    Suite *suite;
+    TCase *cases = tcase_create("device");
+
+    snprintf(name, sizeof(name), "%s: %s", kind->name, modes[mode_now].name);
+    suite = suite_create(name);
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_test(cases, places_and_converts);
+    tcase_add_test(cases, counts_what_does_not_fit);
+    tcase_add_test(cases, aligns_blocks);
+    tcase_add_test(cases, reads_from_any_thread);
+    tcase_add_test(cases, tickets_tell_when_all_is_over);
+    tcase_add_test(cases, any_number_of_tickets);
+    tcase_add_test(cases, uses_tiles_again_and_again);
+    tcase_add_test(cases, passes_on_what_the_device_says);
+    tcase_add_test(cases, a_consumer_waits_for_what_was_placed);
+    tcase_add_test(cases, what_was_never_marked_is_over);
+    tcase_add_test(cases, holds_until_the_consumer_has_read);
+    suite_add_tcase(suite, cases);
+    cases = tcase_create("streams");
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_test(cases, a_wait_keeps_what_was_recorded);
+    tcase_add_test(cases, who_polls_comes_to_an_end);
+    tcase_add_test(cases, several_threads_queue_on_one_stream);
+    suite_add_tcase(suite, cases);
+    return run_suite(suite);
+}
+
 int main(void)
 {
     int failed = 0;
 
     tnd_kernel_thread_init();
-    for (mode_now = 0; mode_now < MODE_COUNT; mode_now++) {
-        Suite *suite = suite_create(modes[mode_now].name);
-        TCase *cases = tcase_create("device");
-
-        tcase_add_checked_fixture(cases, setup, teardown);
-        tcase_add_test(cases, places_and_converts);
-        tcase_add_test(cases, aligns_blocks);
-        tcase_add_test(cases, reads_from_any_thread);
-        tcase_add_test(cases, tickets_tell_when_all_is_over);
-        tcase_add_test(cases, any_number_of_tickets);
-        tcase_add_test(cases, uses_tiles_again_and_again);
-        tcase_add_test(cases, passes_on_what_the_device_says);
-        tcase_add_test(cases, a_consumer_waits_for_what_was_placed);
-        tcase_add_test(cases, what_was_never_marked_is_over);
-        tcase_add_test(cases, holds_until_the_consumer_has_read);
-        suite_add_tcase(suite, cases);
-        cases = tcase_create("streams");
-        tcase_add_checked_fixture(cases, setup, teardown);
-        tcase_add_test(cases, a_wait_keeps_what_was_recorded);
-        tcase_add_test(cases, who_polls_comes_to_an_end);
-        tcase_add_test(cases, several_threads_queue_on_one_stream);
-        suite_add_tcase(suite, cases);
-        failed += run_suite(suite) != EXIT_SUCCESS;
-    }
+    for (int i = 0; (kind = test_devices[i]); i++)
+        for (mode_now = 0; mode_now < MODE_COUNT && kind->create; mode_now++)
+            failed += run_all() != EXIT_SUCCESS;
     return failed ? 1 : 0;
 }

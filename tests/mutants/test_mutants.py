@@ -20,13 +20,18 @@ import threading
 
 from mutants import MUTANTS, Seen
 
-SECONDS_MAX = {"sim/sim_pipeline.c": 60, "sim/sim_layers.c": 60}
+SECONDS_MAX = {"sim/sim_pipeline.c": 60, "sim/sim_layers.c": 60, "conformance/test_cuda.c": 90}
 SECONDS_MAX_OTHERS = 20
 SLOWER_WITH_TSAN = 6
 TSAN = "-fsanitize=thread"
 LINK = {"unit/test_cache.c": ["-Wl,--wrap=tnd_memory_available"]}
 AT_ONCE = 2
-SUPPORT = ("support/gguf_file.c", "support/known_file.c", "support/late.c", "support/streams.c", "sim/sim.c")
+SUPPORT = ("support/devices.c", "support/gguf_file.c", "support/known_file.c", "support/late.c",
+           "support/layers_file.c", "support/streams.c", "sim/sim.c")
+# On the tests' own CUDA, where its headers are; else what stands in for all of it.
+CUDA = ("cuda/buffers.c", "cuda/device_cuda.c", "cuda/service.c")
+FAKE_CUDA = ("support/fake_cuda.c",)
+NO_CUDA = ("cuda/stub.c",)
 
 
 class Missing(Exception):
@@ -38,6 +43,16 @@ def flags(package):
     if done.returncode:
         raise Missing(f"pkg-config knows no {package}")
     return done.stdout.split()
+
+
+def cuda_include():
+    """Where CUDA's headers are, as cuda/meson.build looks for them; None."""
+    nvcc = shutil.which("nvcc")
+    for home in (os.environ.get("CUDA_HOME"), nvcc and os.path.join(os.path.dirname(os.path.realpath(nvcc)), ".."),
+                 "/usr/local/cuda"):
+        if home and os.path.exists(os.path.join(home, "include/cuda_runtime_api.h")):
+            return os.path.join(home, "include")
+    return None
 
 
 def run(command, seconds=120):
@@ -64,7 +79,10 @@ class Tree:
         with open(os.path.join(self.source, "meson.build"), encoding="utf-8") as file:
             listed = re.search(r"tundish_sources = files\((.*?)\n\)", file.read(), re.S).group(1)
         self.names = re.findall(r"'([\w/]+\.c)'", listed)
-        self.objects = {name: self.object(name) for name in (*self.names, *SUPPORT)}
+        self.cuda = cuda_include()
+        self.flags = ["-DTND_TEST_CUDA", f"-I{root}/cuda", "-isystem", self.cuda] if self.cuda else []
+        self.outside = SUPPORT + (CUDA + FAKE_CUDA if self.cuda else NO_CUDA)
+        self.objects = {name: self.object(name) for name in (*self.names, *self.outside)}
         self.lock = threading.Lock()
         self.clean = {}
 
@@ -72,13 +90,15 @@ class Tree:
         return os.path.join(self.folder, name.replace("/", "_") + ".o")
 
     def path(self, name):
-        """Of the library, or of what tests share."""
-        return os.path.join(self.root, "tests", name) if name in SUPPORT else os.path.join(self.source, name)
+        """Of the library, of its device, or of what tests share."""
+        if name in CUDA + NO_CUDA:
+            return os.path.join(self.root, name)
+        return os.path.join(self.root, "tests", name) if name in self.outside else os.path.join(self.source, name)
 
     def compile(self, source, target, include):
         code, text = run([*self.cc, "-std=c11", "-O1", "-D_GNU_SOURCE", "-DTND_BUILD", "-DTND_POISON", "-w",
-                          f"-I{include}", f"-I{self.root}/include", f"-I{self.root}/tests", *self.libraries,
-                          "-c", source, "-o", target])
+                          f"-I{include}", f"-I{self.root}/include", f"-I{self.root}/tests", *self.flags,
+                          *self.libraries, "-c", source, "-o", target])
         if code:
             raise RuntimeError(f"{source} does not build:\n{text}")
 
@@ -128,6 +148,8 @@ def judge(tree, number, mutant):
     """(what is wrong or None, why it was skipped or None)"""
     _, name, old, new, seen = mutant
     test, words = seen.test, seen.words
+    if name in CUDA and not tree.cuda:
+        return None, "the headers of CUDA are not here"
     with open(tree.path(name), encoding="utf-8") as file:
         text = file.read()
     if text.count(old) < 1:

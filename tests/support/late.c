@@ -28,6 +28,7 @@ struct tile {
 /* A place(), over when all its events are. */
 struct ticket {
     struct stream_event events[STREAM_COUNT];
+    struct tnd_range_counts ranges[COMPUTE_COUNT]; /* each of one stream */
 };
 
 struct late {
@@ -57,6 +58,7 @@ struct conversion {
     uint8_t *to;
     const uint8_t *from;
     size_t elements;
+    struct tnd_range_counts *range;
 };
 
 static struct late *late_of(struct tnd_device *device)
@@ -77,9 +79,8 @@ static void run_copy(void *argument)
 static void run_conversion(void *argument)
 {
     const struct conversion *conversion = argument;
-    struct tnd_range_counts range = {0};
 
-    conversion->kernel->run(conversion->to, conversion->from, conversion->elements, &range);
+    conversion->kernel->run(conversion->to, conversion->from, conversion->elements, conversion->range);
 }
 
 static void run_kernel_init(void *argument)
@@ -109,6 +110,7 @@ static void convert_part(struct late *late, struct conversion conversion, uint32
     stream_event_record(&tile->copied, late->streams[COPY]);
 
     conversion.from = tile->data;
+    conversion.range = &late->tickets[(late->given + 1) % TICKET_COUNT].ranges[index % COMPUTE_COUNT];
     stream_wait_event(compute, &tile->copied);
     stream_run(compute, run_conversion, &conversion, sizeof(conversion));
     stream_event_record(&tile->converted, compute);
@@ -178,8 +180,10 @@ static int late_place(struct tnd_device *device, const uint8_t *chunk, const str
         return tnd_fail(err, -EIO, "late: cudaMemcpyAsync: an illegal memory access was encountered (700)");
     if (late->given - late->over == TICKET_COUNT)
         late_wait(device, late->over + 1, err);
+    ticket = &late->tickets[(late->given + 1) % TICKET_COUNT];
+    memset(ticket->ranges, 0, sizeof(ticket->ranges));
     place_spans(late, chunk, spans, span_count);
-    ticket = &late->tickets[++late->given % TICKET_COUNT];
+    late->given++;
     for (int i = 0; i < STREAM_COUNT; i++)
         stream_event_record(&ticket->events[i], late->streams[i]);
     *ret_ticket = late->given;
@@ -199,6 +203,17 @@ static int late_done(struct tnd_device *device, uint64_t ticket, struct tnd_err 
         late->over++;
     }
     return 1;
+}
+
+static void late_range(struct tnd_device *device, uint64_t ticket, struct tnd_range_counts *ret_range)
+{
+    const struct ticket *asked = &late_of(device)->tickets[ticket % TICKET_COUNT];
+
+    *ret_range = (struct tnd_range_counts){0};
+    for (int i = 0; i < COMPUTE_COUNT; i++) {
+        ret_range->overflowed += asked->ranges[i].overflowed;
+        ret_range->underflowed += asked->ranges[i].underflowed;
+    }
 }
 
 static int late_read(struct tnd_device *device, void *buffer, const uint8_t *from, size_t bytes, struct tnd_err *err)
@@ -308,6 +323,7 @@ static const struct tnd_device_ops late_ops = {
     .block_free = late_block_free,
     .place = late_place,
     .done = late_done,
+    .range = late_range,
     .wait = late_wait,
     .read = late_read,
     .event_create = late_event_create,

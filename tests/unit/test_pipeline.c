@@ -101,7 +101,7 @@ START_TEST(pool_is_hot_and_bounded)
 
     ck_assert_int_eq(tnd_waker_init(&waker), 0);
     ck_assert_int_eq(tnd_io_create(&io, &options, NULL), 0);
-    ck_assert_int_eq(tnd_pool_init(&pool, &allocator, io, 65536, 2, 4, NULL), 0);
+    ck_assert_int_eq(tnd_pool_init(&pool, &allocator, io, NULL, 65536, 2, 4, NULL), 0);
     first = tnd_pool_take(&pool, false);
     tnd_pool_move(&pool, first, TND_CHUNK_READING);
     second = tnd_pool_take(&pool, false);
