@@ -37,7 +37,8 @@ ONLY_IN = [
     (r"#\s*include\s*[<\"]liburing(/|\.h)", ["src/io/uring.c", "bench/probe*", "tests/conformance/test_ring.c"]),
     (r"#\s*include\s*[<\"](imm|x86|x|p|e|t|s|n|w|a)\w*intrin\.h", ["src/kernels/*", "bench/memory.c"]),
     (r"\b_mm\d*_\w+\s*\(", ["src/kernels/*", "bench/memory.c"]),
-    (r"#\s*include\s*[<\"]cuda\w*\.h", ["cuda/*", "tests/cuda/*", "tests/support/fake_cuda.h"]),
+    (r"#\s*include\s*[<\"]cuda\w*\.h", ["cuda/*", "tests/cuda/*", "tests/support/fake_cuda.h",
+                                                "bench/gpu_limits.c"]),
     (r"#\s*include\s*[<\"]cuda/", ["tests/*"]),
     (r"__(shfl|ballot|any|all|match|reduce|activemask|syncwarp)\w*\s*\(", []),  # of warps: the shim has none
     (r"\b(secure_)?getenv\s*\(", ["tools/*", "bench/*", "tests/*", "examples/*"]),
