@@ -254,7 +254,8 @@ enum tnd_engine {
     TND_ENGINE_THREADS, /* preadv on a few threads */
     TND_ENGINE_MMAP, /* tensors are the mapped file itself, no copy: right for cached files. Ready when all of its pages
                         were there; a file that is cut after that is a SIGBUS at the next touch of what is gone.
-                        Read-only. A tensor whose offset does not suit its element is copied. -ENODEV before 5.14 */
+                        Read-only. A tensor whose offset does not suit its element is copied. To a GPU the file is
+                        read out of the page cache, and nothing stays mapped. -ENODEV before 5.14 */
     TND_ENGINE_NIL,  /* completes at once and reads nothing: measures everything but the disk. Tensors hold garbage */
 };
 

@@ -30,7 +30,8 @@ static int make_files(struct tnd_load *load, struct tnd_err *err)
         };
     for (uint32_t i = 0; i < load->plan.window_count; i++)
         transfer->windows_left[load->plan.windows[i].file]++;
-    for (uint32_t i = 0; i < count && load->loader->options.engine == TND_ENGINE_MMAP; i++) {
+    /* Nothing of a device lies in a mapping: there the engine reads what is cached into the pool. */
+    for (uint32_t i = 0; i < count && load->loader->options.engine == TND_ENGINE_MMAP && !load->plan.on_device; i++) {
         int r = tnd_file_map(&transfer->files[i], err);
 
         if (r < 0)
@@ -45,7 +46,7 @@ bool *tnd_load_mapped_tensors(struct tnd_plan *plan, enum tnd_engine engine)
 {
     bool *mapped = tnd_arena_alloc(&plan->arena, plan->model->tensor_count, sizeof(*mapped));
 
-    for (uint32_t i = 0; i < plan->tensor_count && mapped && engine == TND_ENGINE_MMAP; i++) {
+    for (uint32_t i = 0; i < plan->tensor_count && mapped && engine == TND_ENGINE_MMAP && !plan->on_device; i++) {
         const struct tnd_tensor *tensor = &plan->model->tensors[plan->tensors[i]];
 
         mapped[plan->tensors[i]] = !tnd_plan_kernel(plan, plan->tensors[i]) &&
@@ -67,7 +68,7 @@ static void place_mapped(struct tnd_load *load, const bool *mapped)
             load->transfer.places[index] = load->transfer.files[tensor->file].map + tensor->offset;
         copied += !mapped[index] && !tnd_plan_kernel(&load->plan, index);
     }
-    if (copied && load->loader->options.engine == TND_ENGINE_MMAP)
+    if (copied && load->loader->options.engine == TND_ENGINE_MMAP && !load->plan.on_device)
         tnd_reasons_add(&load->transfer.reasons,
                         "%u of %u tensors are copied: their offset in the file does not suit their element", copied,
                         load->plan.tensor_count);

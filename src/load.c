@@ -48,13 +48,12 @@ static int prepare(struct tnd_load *load, const struct tnd_load_options *options
     uint64_t (*now_ns)(void) = load->loader->pipeline.options.now_ns;
     int r;
 
-    if (load->device != &tnd_device_host && load->loader->options.engine == TND_ENGINE_MMAP)
-        return tnd_fail(err, -EINVAL, "the mmap engine hands out the file itself, in host memory");
     planned.on_device = load->device != &tnd_device_host;
     r = tnd_plan_init(&load->plan, load->model, &planned, err);
     if (r < 0)
         return r;
-    load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, &load->plan.sizes);
+    load->plan.sizes.pool_bytes = tnd_pool_start_bytes(&load->loader->options, &load->plan.sizes,
+                                                       planned.on_device);
     transfer->plan = &load->plan;
     /* Before the load is on the loader's list, where others look at how far it is. */
     r = tnd_readiness_init(&transfer->readiness, &load->plan, options, now_ns, err);
@@ -455,7 +454,7 @@ static int plan_create(const struct tnd_model *model, const struct tnd_loader_op
         return r;
     }
     plan->sizes.destination_bytes = layout.bytes;
-    plan->sizes.pool_bytes = tnd_pool_start_bytes(&loader_options, &plan->sizes);
+    plan->sizes.pool_bytes = tnd_pool_start_bytes(&loader_options, &plan->sizes, plan->on_device);
     plan->sizes.available_bytes = tnd_budget_bytes(&loader_options);
     return 0;
 }

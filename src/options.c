@@ -135,11 +135,12 @@ struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loa
     };
 }
 
-uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, const struct tnd_plan_sizes *sizes)
+uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, const struct tnd_plan_sizes *sizes,
+                              bool on_device)
 {
     uint64_t start = (uint64_t)(options->depth + TND_SPARE_BUFFERS) * options->chunk_bytes;
 
-    if (options->engine == TND_ENGINE_MMAP && !sizes->converted_bytes)
+    if (options->engine == TND_ENGINE_MMAP && !sizes->converted_bytes && !on_device)
         return 0;
     return tnd_min(tnd_min(start, tnd_round_down(options->pool_bytes_max, options->chunk_bytes)),
                    tnd_round_up(sizes->read_bytes, options->chunk_bytes));

@@ -17,8 +17,9 @@ int tnd_load_options_init(struct tnd_load_options *options, const struct tnd_loa
 struct tnd_plan_options tnd_plan_options_of(const struct tnd_loader_options *loader,
                                             const struct tnd_load_options *load);
 
-/* Buffers the pool starts with, in bytes, for a plan. */
-uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, const struct tnd_plan_sizes *sizes);
+/* Buffers the pool starts with, in bytes, for a plan that ends on the host or on a device. */
+uint64_t tnd_pool_start_bytes(const struct tnd_loader_options *options, const struct tnd_plan_sizes *sizes,
+                              bool on_device);
 
 /* How far the depth may be raised: a depth that was given stays. given: the caller's, before its defaults. */
 uint32_t tnd_depth_max(const struct tnd_loader_options *options, uint32_t given);

@@ -321,7 +321,7 @@ static int probe_all(struct tnd_probe *probe, const struct tnd_model *model, str
     uint32_t buffer_count;
     int r = tnd_loader_options_init(&loader, NULL, err);
 
-    if (!text || (r == 0 && tnd_mapping_init(&pool, tnd_pool_start_bytes(&loader, &large), true) < 0))
+    if (!text || (r == 0 && tnd_mapping_init(&pool, tnd_pool_start_bytes(&loader, &large, false), true) < 0))
         r = tnd_fail(err, -ENOMEM, "not enough memory to look what this machine allows");
     if (r == 0) {
         buffer_count = (uint32_t)(pool.bytes / loader.chunk_bytes);

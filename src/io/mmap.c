@@ -58,7 +58,9 @@ static int64_t populate(struct tnd_io_read *read)
 
 static int64_t run(struct tnd_io_read *read)
 {
-    return read->buffer == read->file->map + read->offset ? populate(read) : tnd_io_pread(read);
+    bool mapped = read->file->map && read->buffer == read->file->map + read->offset;
+
+    return mapped ? populate(read) : tnd_io_pread(read);
 }
 
 int tnd_io_mmap_create(struct tnd_io_engine **ret_engine, const struct tnd_io_options *options, struct tnd_err *err)

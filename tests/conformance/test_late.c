@@ -37,14 +37,20 @@ static void teardown(void)
     layers_file_close(&file);
 }
 
-static struct tnd_loader *make_loader(enum streams_mode mode, uint64_t seed, bool foreground)
+static struct tnd_loader *make_loader_of(enum tnd_engine engine, enum streams_mode mode, uint64_t seed,
+                                         bool foreground)
 {
     struct tnd_loader_options options = {.size = sizeof(options), .chunk_bytes = 64 << 10, .pool_bytes_max = 512 << 10,
-                                         .foreground = foreground};
+                                         .foreground = foreground, .engine = engine};
     struct tnd_loader *loader = kind->create_loader(&options, mode, seed);
 
     ck_assert_msg(loader != NULL, "%s", tnd_last_error());
     return loader;
+}
+
+static struct tnd_loader *make_loader(enum streams_mode mode, uint64_t seed, bool foreground)
+{
+    return make_loader_of(TND_ENGINE_AUTO, mode, seed, foreground);
 }
 
 /* Nothing of a load is left. */
@@ -152,10 +158,10 @@ END_TEST
 
 /* ---- A host thread ----------------------------------------------------------------------------------------- */
 
-static void read_all(enum streams_mode mode, enum tnd_dtype dtype)
+static void read_all(enum tnd_engine engine, enum streams_mode mode, enum tnd_dtype dtype)
 {
     struct tnd_load_options options = {.size = sizeof(options), .dtype = dtype};
-    struct tnd_loader *loader = make_loader(mode, 7, false);
+    struct tnd_loader *loader = make_loader_of(engine, mode, 7, false);
     struct tnd_load *load = NULL;
 
     ck_assert_int_eq(tnd_load_start(loader, file.model, &options, &load), 0);
@@ -175,10 +181,14 @@ static void read_all(enum streams_mode mode, enum tnd_dtype dtype)
 
 START_TEST(gives_the_host_the_right_bytes)
 {
-    read_all(STREAMS_DELAY, TND_DTYPE_NONE);
-    read_all(STREAMS_DELAY, TND_F16);
-    read_all(STREAMS_LAZY, TND_DTYPE_NONE);
-    read_all(STREAMS_LAZY, TND_F16);
+    static const enum tnd_engine engines[] = {TND_ENGINE_URING, TND_ENGINE_THREADS, TND_ENGINE_MMAP};
+
+    for (size_t e = 0; e < sizeof(engines) / sizeof(engines[0]); e++) {
+        read_all(engines[e], STREAMS_DELAY, TND_DTYPE_NONE);
+        read_all(engines[e], STREAMS_DELAY, TND_F16);
+        read_all(engines[e], STREAMS_LAZY, TND_DTYPE_NONE);
+        read_all(engines[e], STREAMS_LAZY, TND_F16);
+    }
 }
 END_TEST
 
