@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/mempolicy.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -75,7 +76,7 @@ static int run_alloc(struct tnd_cuda_call *call, struct tnd_err *err)
         complain(cuda, why.text);
         return 0;
     }
-    tnd_hide_from_children(buffer->own, buffer->bytes, true);
+    madvise(buffer->own, buffer->bytes, MADV_DONTFORK); /* whole pages, and no more: the rest is CUDA's */
     buffer->kind = TND_CUDA_ALLOCATED;
     count_pinned(cuda, buffer->bytes);
     return 0;
@@ -89,6 +90,8 @@ static int run_unpin(struct tnd_cuda_call *call, struct tnd_err *err)
     (void)err;
     if (buffer->kind == TND_CUDA_REGISTERED)
         tnd_cuda_check(cuda, cudaHostUnregister(buffer->memory), "cudaHostUnregister", NULL);
+    if (buffer->kind == TND_CUDA_ALLOCATED)
+        madvise(buffer->own, buffer->bytes, MADV_DOFORK);
     if (buffer->kind == TND_CUDA_ALLOCATED)
         tnd_cuda_check(cuda, cudaFreeHost(buffer->own), "cudaFreeHost", NULL);
     cuda->pinned_bytes -= buffer->bytes;

@@ -192,7 +192,7 @@ static uint32_t count_together(const struct tnd_span *spans, uint32_t count, uin
 /* Whether a span goes on where the bytes from first on end, there and here. */
 static bool continues(const struct tnd_span *span, const struct tnd_span *first, uint64_t bytes)
 {
-    return !span->kernel && span->destination == first->destination + bytes &&
+    return !span->kernel && span->in_block && first->in_block && span->destination == first->destination + bytes &&
            span->window_offset == first->window_offset + bytes;
 }
 
@@ -286,8 +286,10 @@ static int is_over(struct tnd_cuda *cuda, const struct tnd_cuda_ticket *ticket, 
 
     if (error == cudaSuccess && ticket->converts)
         error = cudaEventQuery(ticket->converted);
-    if (error == cudaErrorNotReady)
+    if (error == cudaErrorNotReady) {
+        cudaGetLastError(); /* a foreground loader's driver is the caller's thread: no error of its kernels */
         return 0;
+    }
     r = tnd_cuda_check(cuda, error, "cudaEventQuery", err);
     return r < 0 ? r : 1;
 }

@@ -22,7 +22,7 @@
 #include "kernels/kernel.h"
 
 #define TND_CUDA_STREAMS_MAX 8
-#define TND_CUDA_TICKETS 128 /* at once */
+#define TND_CUDA_TICKETS TND_DEVICE_TICKETS
 #define TND_CUDA_TILE_BYTES ((uint32_t)4 << 20)
 #define TND_CUDA_TILES_MAX (2 * TND_CUDA_STREAMS_MAX) /* one is filled while a stream converts another */
 

@@ -37,6 +37,8 @@ static int look_for_driver(int *ret_version, struct tnd_err *err)
 
     *ret_version = 0;
     r = cudaDriverGetVersion(ret_version);
+    if (r != cudaSuccess)
+        cudaGetLastError();
     if (r != cudaSuccess || *ret_version == 0)
         return tnd_fail(err, -ENODEV, "no NVIDIA driver can be used here: libcuda.so.1 is missing or does not load");
     if (*ret_version / 1000 < CUDART_VERSION / 1000)

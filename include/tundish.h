@@ -336,8 +336,9 @@ TND_API void tnd_loader_destroy(struct tnd_loader **loader);
 
 /* Drives a foreground loader: one turn of the pipeline, waits until something happened or the time is over, and sends
  * the next reads. timeout_ns: 0 = do not wait, < 0 = no limit.
- * Returns:  1 something moved, 0 nothing did, -EINVAL not a foreground loader or not the thread that drives it; on the
- *           first call, which sets up ring and pool, -ENODEV and -ENOMEM too: loads started before end with that.
+ * Returns:  1 something moved, 0 nothing did (with a GPU it may say so before the time is over), -EINVAL not a
+ *           foreground loader or not the thread that drives it; on the first call, which sets up ring and pool, -ENODEV
+ *           and -ENOMEM too: loads started before end with that.
  * Threads:  the first thread that steps or waits, from then on only that one. */
 TND_API int tnd_loader_step(struct tnd_loader *loader, int64_t timeout_ns);
 

@@ -11,7 +11,8 @@
  *   tnd_cuda_layer_release(load, k, stream)        right behind them: nothing has to have run yet
  *
  * Results, options and threads as in tundish.h. A GPU that has failed answers -EIO to all of these, with CUDA's words,
- * until the process ends; loads to the host go on. A process forked after the GPU was started cannot use it: -EIO. */
+ * until the process ends; loads to the host go on. A process forked after the GPU was started must not use what it
+ * inherits of it; a load that it starts there is refused with -EIO. */
 
 #include "tundish.h"
 

@@ -196,6 +196,7 @@ static int make_spans(struct tnd_load *load, struct tnd_err *err)
 {
     struct tnd_transfer *transfer = &load->transfer;
     struct tnd_plan *plan = &load->plan;
+    uintptr_t block = (uintptr_t)(load->device == &tnd_device_host ? load->block.data : TND_UPLOAD_LATER);
 
     transfer->spans = tnd_arena_alloc(&plan->arena, plan->piece_count, sizeof(*transfer->spans));
     transfer->homes = tnd_arena_alloc(&plan->arena, plan->window_count, sizeof(*transfer->homes));
@@ -210,6 +211,7 @@ static int make_spans(struct tnd_load *load, struct tnd_err *err)
             .window_offset = piece->window_offset,
             .bytes = piece->bytes,
             .kernel = kernel,
+            .in_block = (uintptr_t)load->transfer.places[piece->tensor] - block < load->layout.bytes,
         };
     }
     for (uint32_t i = 0; i < plan->window_count; i++)

@@ -14,6 +14,17 @@ int tnd_layer_acquire(struct tnd_load *load, int32_t layer, int64_t timeout_ns)
     return r < 0 ? r : tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true}, timeout_ns);
 }
 
+static bool is_marked(struct tnd_load *load, uint32_t stage)
+{
+    struct tnd_readiness *readiness = &load->transfer.readiness;
+    bool marked;
+
+    pthread_mutex_lock(&readiness->mutex);
+    marked = readiness->residency.stages[stage].marked;
+    pthread_mutex_unlock(&readiness->mutex);
+    return marked;
+}
+
 int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int64_t timeout_ns)
 {
     const struct tnd_upload *upload = &load->transfer.upload;
@@ -25,6 +36,8 @@ int tnd_layer_acquire_on(struct tnd_load *load, int32_t layer, void *stream, int
         r = tnd_load_await(load, &(struct tnd_awaited){.stage = stage, .acquire = true, .marked = true}, timeout_ns);
     if (r < 0)
         return r;
+    if (!is_marked(load, stage)) /* nothing of it had to be queued */
+        return 0;
     if (upload->device->ops->stream_wait(upload->device, stream, upload->marks[stage], &err) < 0) {
         tnd_layer_release(load, layer);
         return tnd_err_publish(&err);

@@ -344,7 +344,7 @@ static int prepare(struct digests *digests, struct session *session)
     code = make_plan(stream, session);
     if (code != 0)
         return code;
-    if (session->options->engine == TND_ENGINE_MMAP)
+    if (session->options->engine == TND_ENGINE_MMAP && session->options->device == TND_DEVICE_HOST)
         return 0; /* tensors are the file's own pages, which the kernel takes back by itself */
     if (session->options->device == TND_DEVICE_HOST)
         session->place = place;

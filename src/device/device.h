@@ -18,6 +18,8 @@
 #include "base/err.h"
 #include "base/mem.h"
 
+#define TND_DEVICE_TICKETS 128 /* that are not over, at the most */
+
 struct tnd_range_counts;
 struct tnd_span;
 struct tnd_waker;

@@ -31,6 +31,7 @@ struct tnd_span {
     uint32_t window_offset; /* from the start of the read */
     uint32_t bytes;
     const struct tnd_kernel *kernel; /* the pipeline converts it; reads that scatter have spans without one */
+    bool in_block; /* destination is the load's own; neighbours of the caller's may be allocations of their own */
 };
 
 struct tnd_io_engine;

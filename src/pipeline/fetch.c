@@ -174,7 +174,7 @@ static void begin(struct tnd_transfer *transfer, const struct tnd_pick *pick)
     if (transfer->upload.device)
         tnd_upload_restart(transfer, pick->stage, slot);
     fetch->window_next = next_missing(transfer, pick->stage, 0);
-    fetch->failed = false;
+    fetch->failed = fetch->changed = false;
     fetch->begun_ns = use_of(transfer, pick->stage)->begun_ns;
 }
 
@@ -257,6 +257,7 @@ int tnd_fetch_check(struct tnd_transfer *transfer, uint32_t stage)
             r = tnd_file_check_unchanged(transfer->files[file].source, &err);
         before = file;
     }
+    transfer->fetches[stage].changed = r < 0;
     if (r < 0)
         spoil(transfer, stage, &err);
     return r;
@@ -290,7 +291,7 @@ void tnd_fetch_arrived(struct tnd_transfer *transfer, uint32_t window)
     const struct tnd_window *read = &transfer->plan->windows[window];
     bool last = is_last(transfer, stage);
     /* A device's stages are looked at when they are marked: a stream may use them since. */
-    bool good = !last || transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0;
+    bool good = !fetch->changed && (!last || transfer->upload.device || tnd_fetch_check(transfer, stage) >= 0);
 
     if (last && good)
         trace(transfer, TND_TRACE_FETCH, stage, fetch->begun_ns);

@@ -20,6 +20,7 @@ struct tnd_fetch {
     uint64_t bytes_arrived;
     uint64_t begun_ns;
     bool failed;
+    bool changed; /* its file has: what else arrives of it makes it no better */
 };
 
 /* The next window to read; begins with another stage where that is due, and lets one leave for it. False: none now. */

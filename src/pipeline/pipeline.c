@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "device/device.h"
 #include "pipeline/hang.h"
 
 #define POLL_COUNT 32
@@ -205,7 +206,8 @@ static bool dispatch_ready(struct tnd_pipeline *pipeline)
         struct tnd_chunk *chunk = pipeline->ready;
         struct tnd_transfer *transfer = chunk->transfer;
 
-        if (!tnd_transfer_stopped(transfer) && !tnd_upload_may_submit(transfer))
+        if (!tnd_transfer_stopped(transfer) &&
+            (pipeline->pool.counts[TND_CHUNK_COPYING] == TND_DEVICE_TICKETS || !tnd_upload_may_submit(transfer)))
             break;
         moved = true;
         pipeline->ready = chunk->next;

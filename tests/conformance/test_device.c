@@ -157,6 +157,7 @@ static void chunk_init(struct chunk *chunk, const struct part *parts, uint32_t c
         chunk->spans[i] = (struct tnd_span){
             .destination = block.data + place,
             .window_offset = at,
+            .in_block = true,
             .bytes = part->blocks * from->block_bytes,
             .kernel = part->from == part->to ? NULL : tnd_kernel_find(part->from, part->to, TND_ISA_C),
         };

@@ -9,10 +9,12 @@
 
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernels/kernel.h"
@@ -261,6 +263,29 @@ START_TEST(a_device_that_fails_ends_the_load)
 }
 END_TEST
 
+START_TEST(a_file_that_changes_fails_its_layers)
+{
+    static const int32_t layers[] = {2, TND_LAYER_SHARED_OUT};
+    struct tnd_load_options options = {.size = sizeof(options), .lazy = TND_LAZY_DEMAND};
+    struct tnd_loader *loader = make_loader(STREAMS_DELAY, 3, false);
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
+    struct tnd_load *load = NULL;
+    struct stat before;
+
+    ck_assert_int_eq(stat(file.path, &before), 0);
+    ck_assert_int_eq(tnd_load_start(loader, file.model, &options, &load), 0);
+    ck_assert_int_eq(utimensat(AT_FDCWD, file.path, times, 0), 0);
+    for (int i = 0; i < 6; i++) { /* each is read once more, and no better */
+        ck_assert_int_eq(tnd_layer_acquire(load, layers[i % 2], -1), -EBADMSG);
+        ck_assert_ptr_nonnull(strstr(tnd_last_error(), "written to"));
+    }
+    tnd_load_destroy(&load);
+    end_loader(&loader);
+    times[1] = before.st_mtim;
+    ck_assert_int_eq(utimensat(AT_FDCWD, file.path, times, 0), 0);
+}
+END_TEST
+
 START_TEST(cancels_with_copies_under_way)
 {
     for (uint64_t seed = 0; seed < 10; seed++) {
@@ -296,6 +321,7 @@ int main(void)
             tcase_add_test(tests, is_never_there_before_it_is_queued);
             tcase_add_test(tests, a_device_that_fails_ends_the_load);
         }
+        tcase_add_test(tests, a_file_that_changes_fails_its_layers);
         tcase_add_test(tests, cancels_with_copies_under_way);
         suite_add_tcase(suite, tests);
         failed += run_suite(suite) != EXIT_SUCCESS;
