@@ -370,21 +370,6 @@ END_TEST
 
 /* ---- Streams ----------------------------------------------------------------------------------------------- */
 
-struct comparison {
-    const uint8_t *found, *expected;
-    uint64_t bytes;
-    atomic_uint *wrong;
-};
-
-static void compare(void *argument)
-{
-    const struct comparison *comparison = argument;
-
-    for (uint64_t i = 0; i < comparison->bytes; i++)
-        if (comparison->found[i] != comparison->expected[i])
-            atomic_store(comparison->wrong, 1);
-}
-
 /* A quarter of the layers at a time, through the public header. */
 START_TEST(gives_streams_their_layers)
 {
@@ -412,9 +397,10 @@ START_TEST(gives_streams_their_layers)
 
         ck_assert_msg(tnd_cuda_layer_acquire(load, layer, stream, -1) == 0, "%s", tnd_last_error());
         ck_assert_int_eq(tnd_cuda_tensor_data(load, layers_file_tensor(&file, tensor), &data), 0);
-        stream_run(fake_cuda_stream(stream), compare,
-                   &(struct comparison){.found = data, .expected = expected[tensor], .bytes = bytes, .wrong = &wrong},
-                   sizeof(struct comparison));
+        stream_run(fake_cuda_stream(stream), layers_file_compare,
+                   &(struct layers_file_comparison){.found = data, .expected = expected[tensor], .bytes = bytes,
+                                                    .wrong = &wrong},
+                   sizeof(struct layers_file_comparison));
         ck_assert_int_eq(tnd_cuda_layer_release(load, layer, stream), 0);
         ck_assert_int_eq(tnd_cuda_layer_release(load, layer, stream), -EINVAL);
     }

@@ -64,39 +64,22 @@ static void end_loader(struct tnd_loader **loader)
 
 /* ---- A consumer's stream ----------------------------------------------------------------------------------- */
 
-struct comparison {
-    const uint8_t *found, *expected;
-    uint64_t bytes;
-    atomic_uint *wrong;
-};
-
-static void compare(void *argument)
-{
-    const struct comparison *comparison = argument;
-
-    for (uint64_t i = 0; i < comparison->bytes; i++)
-        if (comparison->found[i] != comparison->expected[i]) {
-            atomic_fetch_add(comparison->wrong, 1);
-            return;
-        }
-}
-
 /* The same without a stream: on the host, which is waited for. */
-static int use_here(struct tnd_load *load, uint32_t tensor, struct comparison comparison)
+static int use_here(struct tnd_load *load, uint32_t tensor, struct layers_file_comparison comparison)
 {
     int r = tnd_layer_acquire(load, layers_file_layer(tensor), -1);
 
     comparison.found = load->transfer.places[layers_file_tensor(&file, tensor)];
     if (r < 0)
         return r;
-    compare(&comparison);
+    layers_file_compare(&comparison);
     return tnd_layer_release(load, layers_file_layer(tensor));
 }
 
 /* Queues the use of a layer on some streams at once, without waiting for anything but that it is queued for the
  * device. */
 static int use_on(struct tnd_load *load, void **streams, int stream_count, uint32_t tensor,
-                  struct comparison comparison)
+                  struct layers_file_comparison comparison)
 {
     int32_t layer = layers_file_layer(tensor);
     int r = 0;
@@ -107,7 +90,7 @@ static int use_on(struct tnd_load *load, void **streams, int stream_count, uint3
         r = tnd_layer_acquire_on(load, layer, streams[i], -1);
         comparison.found = load->transfer.places[layers_file_tensor(&file, tensor)];
         if (r >= 0)
-            stream_run(kind->stream_of(streams[i]), compare, &comparison, sizeof(comparison));
+            stream_run(kind->stream_of(streams[i]), layers_file_compare, &comparison, sizeof(comparison));
     }
     for (int i = 0; i < stream_count && r >= 0; i++)
         r = tnd_layer_release_on(load, layer, streams[i]);
@@ -134,7 +117,8 @@ static void walk(enum streams_mode mode, uint64_t seed, enum tnd_dtype dtype, bo
     for (uint32_t token = 0; token < TOKENS; token++)
         for (uint32_t i = 0; i < TENSORS; i++)
             ck_assert_msg(use_on(load, streams, stream_count, i,
-                                 (struct comparison){.expected = expected[i], .bytes = bytes, .wrong = &wrong}) == 0,
+                                 (struct layers_file_comparison){.expected = expected[i], .bytes = bytes,
+                                                                 .wrong = &wrong}) == 0,
                           "%s", tnd_last_error());
     for (int i = 0; i < 2 && streams[i]; i++)
         stream_synchronize(kind->stream_of(streams[i]));
@@ -216,10 +200,10 @@ START_TEST(is_never_there_before_it_is_queued)
     }
     ck_assert_int_eq(r, 0);
     ck_assert_uint_gt(refused, 0);
-    stream_run(kind->stream_of(stream), compare,
-               &(struct comparison){.found = load->transfer.places[layers_file_tensor(&file, LAYERS)],
+    stream_run(kind->stream_of(stream), layers_file_compare,
+               &(struct layers_file_comparison){.found = load->transfer.places[layers_file_tensor(&file, LAYERS)],
                                     .expected = expected, .bytes = bytes, .wrong = &wrong},
-               sizeof(struct comparison));
+               sizeof(struct layers_file_comparison));
     stream_synchronize(kind->stream_of(stream));
     ck_assert_uint_eq(atomic_load(&wrong), 0);
     ck_assert_int_eq(tnd_layer_release_on(load, LAYERS - 1, stream), 0);

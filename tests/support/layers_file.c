@@ -86,3 +86,14 @@ uint64_t layers_file_window(uint32_t layers, enum tnd_dtype dtype)
 {
     return (dtype == TND_F16 ? TENSOR_BYTES / 2 : TENSOR_BYTES) * (uint64_t)layers + 8192 + (64 << 10);
 }
+
+void layers_file_compare(void *argument)
+{
+    const struct layers_file_comparison *comparison = argument;
+
+    for (uint64_t i = 0; i < comparison->bytes; i++)
+        if (comparison->found[i] != comparison->expected[i]) {
+            atomic_fetch_add(comparison->wrong, 1);
+            return;
+        }
+}

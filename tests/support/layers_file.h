@@ -4,6 +4,8 @@
 
 /* A model of a few layers, each a tensor of F32 between shared-in and shared-out, for tests of devices. */
 
+#include <stdatomic.h>
+
 #include "tundish.h"
 
 #define LAYERS 6
@@ -26,6 +28,14 @@ int32_t layers_file_layer(uint32_t tensor);
 
 /* Its bytes as they are to lie somewhere: as they are, or as F16. To be freed. */
 uint8_t *layers_file_expect(const struct layers_file *file, uint32_t tensor, enum tnd_dtype dtype, uint64_t *ret_bytes);
+
+/* Bytes that a consumer's stream looks at, some time later; wrong counts up when they are others. */
+struct layers_file_comparison {
+    const uint8_t *found, *expected;
+    uint64_t bytes;
+    atomic_uint *wrong;
+};
+void layers_file_compare(void *comparison);
 
 /* A window for so many layers, with a chunk beside them and what their alignment takes. */
 uint64_t layers_file_window(uint32_t layers, enum tnd_dtype dtype);
