@@ -301,7 +301,7 @@ MUTANTS = [
     ("what left stays in the page cache", "io/file.c", "    if (!keep_cached && !file->direct)\n", "    if (false)\n",
      check("unit/test_cache", "drops_what_left_where_the_files_do_not_fit")),
     ("what fits the page cache is dropped", "pipeline/fetch.c", "transfer->fits_cache = bytes <= available",
-     "transfer->fits_cache = bytes > available", check("unit/test_cache", "keeps_all_where_the_files_fit")),
+     "transfer->fits_cache = bytes > available", check("unit/test_cache", "keeps_what_it_reads_where_the_files_fit")),
     ("a layer has come before the lock is taken", "pipeline/readiness.c",
      "        pthread_mutex_lock(&readiness->mutex);\n        if (last)\n            stage_ready(readiness, stage);\n",
      "        if (last)\n            stage_ready(readiness, stage);\n        pthread_mutex_lock(&readiness->mutex);\n",

@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
-from mutants import MUTANTS, Seen
+from mutants import MUTANTS
 
-SECONDS_MAX = {"sim/sim_pipeline.c": 60, "sim/sim_layers.c": 60, "conformance/test_cuda.c": 90}
-SECONDS_MAX_OTHERS = 20
-SLOWER_WITH_TSAN = 6
+CLEAN_SECONDS_MAX = 300
+# A mutant finds no end when it takes so many times as long as the same test without one, and this besides.
+ENDLESS, ENDLESS_SECONDS = 4, 10
 TSAN = "-fsanitize=thread"
 LINK = {"unit/test_cache.c": ["-Wl,--wrap=tnd_memory_available"]}
 AT_ONCE = 2
@@ -102,12 +103,9 @@ class Tree:
         if code:
             raise RuntimeError(f"{source} does not build:\n{text}")
 
-    def run(self, target, seen):
-        seconds = SECONDS_MAX.get(seen.test, SECONDS_MAX_OTHERS)
-        if not self.races:
-            return run([target, *seen.arguments], seconds)
-        # Its shadow memory has a fixed place, which an address space laid out at random may be in.
-        return run(["setarch", "-R", target, *seen.arguments], seconds * SLOWER_WITH_TSAN)
+    def run(self, target, arguments, seconds):
+        # TSan's shadow memory has a fixed place, which an address space laid out at random may be in.
+        return run([*["setarch", "-R"] * self.races, target, *arguments], seconds)
 
     def why_not(self):
         """Why nothing that is built like this runs here, or None."""
@@ -116,7 +114,7 @@ class Tree:
             file.write("int main(void) { return 0; }\n")
         code, text = run([*self.cc, source, "-o", target])
         if code == 0:
-            code, text = self.run(target, Seen("", [], ""))
+            code, text = self.run(target, [], CLEAN_SECONDS_MAX)
         return None if code == 0 else f"ThreadSanitizer does not run here: {' '.join(text.split())[:200]}"
 
     def build(self):
@@ -138,10 +136,12 @@ class Tree:
             raise RuntimeError(f"{test} does not link:\n{text}")
 
     def try_clean(self, seen):
-        """Keeps whether the test passes without any mutant, and what it said."""
+        """Keeps whether the test passes without any mutant, what it said, and how many seconds a mutant may take."""
         target = os.path.join(self.folder, "clean-" + os.path.basename(seen.test)[:-2])
         self.link(seen.test, self.objects.values(), target)
-        self.clean[seen.test] = self.run(target, seen)
+        start = time.monotonic()
+        code, said = self.run(target, seen.arguments, CLEAN_SECONDS_MAX)
+        self.clean[seen.test] = code, said, ENDLESS_SECONDS + ENDLESS * (time.monotonic() - start)
 
 
 def judge(tree, number, mutant):
@@ -154,7 +154,7 @@ def judge(tree, number, mutant):
         text = file.read()
     if text.count(old) < 1:
         return f"{name} has no {old.strip()!r} any more: mend the table", None
-    code, said = tree.clean[test]
+    code, said, seconds = tree.clean[test]
     if code == 77 or (code == 0 and re.search(rf"{words.strip(':')}.*skipped: |skipped: .*{words.strip(':')}", said)):
         return None, said.strip().splitlines()[-1]
     if code != 0:
@@ -165,7 +165,7 @@ def judge(tree, number, mutant):
     target = os.path.join(tree.folder, f"mutant-{number}")
     tree.compile(source, target + ".o", tree.source)
     tree.link(test, [one for which, one in tree.objects.items() if which != name] + [target + ".o"], target)
-    code, said = tree.run(target, seen)
+    code, said = tree.run(target, seen.arguments, seconds)
     if code == 0:
         return f"{test} does not see it", None
     if code is None and not seen.hangs:
