@@ -47,12 +47,16 @@ static int run_register(struct tnd_cuda_call *call, struct tnd_err *err)
 {
     struct tnd_cuda *cuda = call->cuda;
     struct tnd_cuda_buffer *buffer = buffer_of(call);
+    nvtxRangeId_t range = tnd_cuda_range_start(cuda->profile, "pin", buffer->bytes);
     struct tnd_err why = {0};
+    int r;
 
     (void)err;
     move_near(cuda, buffer);
-    if (tnd_cuda_check(cuda, cudaHostRegister(buffer->memory, buffer->bytes, cudaHostRegisterPortable),
-                       "cudaHostRegister", &why) < 0) {
+    r = tnd_cuda_check(cuda, cudaHostRegister(buffer->memory, buffer->bytes, cudaHostRegisterPortable),
+                       "cudaHostRegister", &why);
+    tnd_cuda_range_end(cuda->profile, range);
+    if (r < 0) {
         atomic_store(&cuda->pinning, TND_PIN_ALLOC);
         complain(cuda, why.text);
         return 0;
@@ -66,11 +70,15 @@ static int run_alloc(struct tnd_cuda_call *call, struct tnd_err *err)
 {
     struct tnd_cuda *cuda = call->cuda;
     struct tnd_cuda_buffer *buffer = buffer_of(call);
+    nvtxRangeId_t range = tnd_cuda_range_start(cuda->profile, "pin", buffer->bytes);
     struct tnd_err why = {0};
+    int r;
 
     (void)err;
-    if (tnd_cuda_check(cuda, cudaHostAlloc((void **)&buffer->own, buffer->bytes, cudaHostAllocPortable),
-                       "cudaHostAlloc", &why) < 0) {
+    r = tnd_cuda_check(cuda, cudaHostAlloc((void **)&buffer->own, buffer->bytes, cudaHostAllocPortable),
+                       "cudaHostAlloc", &why);
+    tnd_cuda_range_end(cuda->profile, range);
+    if (r < 0) {
         buffer->own = NULL;
         atomic_store(&cuda->pinning, TND_PIN_OFF);
         complain(cuda, why.text);

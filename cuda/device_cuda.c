@@ -415,6 +415,18 @@ static int cuda_stream_mark(struct tnd_device *device, void *stream, struct tnd_
     return record(tnd_cuda_of(device), event->event, stream, err);
 }
 
+/* ---- Profilers --------------------------------------------------------------------------------------------- */
+
+static uint64_t cuda_profile_begin(struct tnd_device *device, const char *name, uint64_t bytes)
+{
+    return tnd_cuda_range_start(tnd_cuda_of(device)->profile, name, bytes);
+}
+
+static void cuda_profile_end(struct tnd_device *device, uint64_t range)
+{
+    tnd_cuda_range_end(tnd_cuda_of(device)->profile, range);
+}
+
 /* ---- The device -------------------------------------------------------------------------------------------- */
 
 static const char *cuda_complaint(struct tnd_device *device)
@@ -442,6 +454,8 @@ const struct tnd_device_ops tnd_cuda_ops = {
     .range = cuda_range,
     .wait = cuda_wait,
     .read = cuda_read,
+    .profile_begin = cuda_profile_begin,
+    .profile_end = cuda_profile_end,
     .event_create = cuda_event_create,
     .event_destroy = cuda_event_destroy,
     .mark = cuda_mark,

@@ -20,6 +20,7 @@
 #include "device/device.h"
 #include "kernels.h"
 #include "kernels/kernel.h"
+#include "range.h"
 
 #define TND_CUDA_STREAMS_MAX 8
 #define TND_CUDA_TICKETS TND_DEVICE_TICKETS
@@ -67,6 +68,7 @@ struct tnd_cuda {
     struct tnd_device device;
     struct tnd_cuda_options options;
     char name[16];
+    nvtxDomainHandle_t profile;
     pid_t process; /* that started it */
 
     pthread_t thread;

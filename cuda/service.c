@@ -232,8 +232,10 @@ static void run_calls(struct tnd_cuda *cuda)
 static void *service_main(void *argument)
 {
     struct tnd_cuda *cuda = argument;
+    nvtxRangeId_t range = tnd_cuda_range_start(cuda->profile, "start", 0);
     int r = start(cuda, &cuda->start_err);
 
+    tnd_cuda_range_end(cuda->profile, range);
     pthread_mutex_lock(&cuda->mutex);
     if (r >= 0)
         run_calls(cuda);
@@ -335,10 +337,12 @@ int tnd_cuda_create(const struct tnd_cuda_options *options, struct tnd_device **
     cuda->process = getpid();
     cuda->calls_tail = &cuda->calls;
     snprintf(cuda->name, sizeof(cuda->name), "cuda:%u", options->ordinal);
+    cuda->profile = nvtxDomainCreateA("tundish");
     pthread_mutex_init(&cuda->mutex, NULL);
     pthread_cond_init(&cuda->called_cond, NULL);
     pthread_cond_init(&cuda->over_cond, NULL);
     if (tnd_thread_create(&cuda->thread, service_main, cuda) < 0) {
+        nvtxDomainDestroy(cuda->profile);
         tnd_free(&options->allocator, cuda);
         return tnd_fail(err, -ENOMEM, "no thread could be started");
     }
@@ -356,6 +360,7 @@ void tnd_cuda_destroy(struct tnd_device *device)
     pthread_cond_signal(&cuda->called_cond);
     pthread_mutex_unlock(&cuda->mutex);
     pthread_join(cuda->thread, NULL);
+    nvtxDomainDestroy(cuda->profile);
     pthread_cond_destroy(&cuda->over_cond);
     pthread_cond_destroy(&cuda->called_cond);
     pthread_mutex_destroy(&cuda->mutex);

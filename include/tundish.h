@@ -282,6 +282,8 @@ enum tnd_trace_kind {
     TND_TRACE_COPY,    /* a worker took a window's pieces to their places, and made their digests if asked to */
     TND_TRACE_CONVERT, /* the same, converting some or all of them */
     TND_TRACE_DIGEST,  /* a worker made digests of a window that had landed in its place */
+    TND_TRACE_UPLOAD,  /* a device took a window's pieces to their places, from when it was given them until it was
+                          seen to be done */
     TND_TRACE_TOUCH,   /* a worker brought in destination memory */
     TND_TRACE_FETCH,   /* a layer of a lazy load or a window, from its first read until it was there */
     TND_TRACE_EVICT,   /* a layer lost its place to another: a moment */
@@ -449,7 +451,8 @@ TND_API void tnd_load_destroy(struct tnd_load **load);
 /* A tensor's bytes in host memory, or in the memory of the device that the load ended on.
  * Returns:  0, -EAGAIN not there yet, -EINVAL not part of this load, or of a window and not acquired, or what ended
  *           the load.
- * Memory:   the load's, or what place() gave; of a layer in a window until it is released.
+ * Memory:   the load's, or what place() gave; of a layer in a window until it is released. On a GPU NULL where a tensor
+ *           has no bytes: it is there before the GPU is.
  * Threads:  any. */
 TND_API int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data);
 
@@ -482,7 +485,7 @@ struct tnd_progress {
 };
 TND_API void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress); /* any thread */
 
-enum tnd_limit { TND_LIMIT_DISK, TND_LIMIT_COPY, TND_LIMIT_CONVERT, TND_LIMIT_MEMORY };
+enum tnd_limit { TND_LIMIT_DISK, TND_LIMIT_COPY, TND_LIMIT_CONVERT, TND_LIMIT_MEMORY, TND_LIMIT_H2D };
 
 /* Times are wall time unless said; a stage's busy time sums over its threads. */
 struct tnd_load_stats {
@@ -497,6 +500,7 @@ struct tnd_load_stats {
     uint64_t copy_busy_ns;   /* copying pool → destination, all workers */
     uint64_t convert_busy_ns; /* converting pool → destination, all workers */
     uint64_t digest_busy_ns; /* making digests, all workers */
+    uint64_t h2d_busy_ns;  /* a device had at least one window to copy or convert */
     uint64_t converted_bytes; /* as they lay in the file */
     uint64_t overflowed;     /* values that the narrower type could not hold: finite ones that became infinite, */
     uint64_t underflowed;    /* and others than zero that became zero */

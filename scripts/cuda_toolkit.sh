@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Finds a CUDA toolkit: nvcc, its headers and the static runtime. Prints three paths, a line each; else says what is
-# missing and fails. Looks at CUDA_HOME, PATH, the usual place, and the Python packages that scripts/setup.sh installs.
+# Finds a CUDA toolkit: nvcc, its headers (NVTX too) and the static runtime. Prints three paths, a line each; else says
+# what is missing and fails. Looks at CUDA_HOME, PATH, the usual place, and the Python packages that
+# scripts/setup.sh installs.
 set -u
 
 reason="no nvcc in CUDA_HOME, PATH, /usr/local/cuda or the cache folder's Python packages"
@@ -23,6 +24,7 @@ try() {
     machine=$(uname -m)
     header=$(first "$1/include/cuda_runtime.h" "$1/targets/$machine-linux/include/cuda_runtime.h" \
         /usr/include/cuda_runtime.h) || { reason="$1 has no cuda_runtime.h"; return 0; }
+    [ -e "$(dirname "$header")/nvtx3/nvToolsExt.h" ] || { reason="$1 has no nvtx3/nvToolsExt.h"; return 0; }
     library=$(first "$1/lib64/libcudart_static.a" "$1/lib/libcudart_static.a" \
         "$1/targets/$machine-linux/lib/libcudart_static.a" "/usr/lib/$machine-linux-gnu/libcudart_static.a") ||
         { reason="$1 has no libcudart_static.a"; return 0; }

@@ -6,7 +6,8 @@ TUNDISH_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/tundish
 TUNDISH_VENV=$TUNDISH_CACHE/venv
 # nvcc and what it needs, where there is no toolkit; kept apart, as it is large and the tests' packages come and go.
 TUNDISH_CUDA=$TUNDISH_CACHE/cuda
-CUDA_PACKAGES=('nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*')
+CUDA_PACKAGES=('nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*'
+    'nvidia-nvtx==13.0.*')
 PYTHON_PACKAGES=(gguf==0.19.0 libgguf==0.2.2 safetensors==0.8.0 numpy==2.3.4)
 
 say() {

@@ -167,9 +167,12 @@ static int take_places(struct tnd_load *load, const struct tnd_load_options *opt
     }
     if (r < 0)
         return r;
-    for (uint32_t i = 0; i < plan->tensor_count; i++)
-        if (!taken[plan->tensors[i]])
-            load->transfer.places[plan->tensors[i]] = base + load->layout.offsets[plan->tensors[i]];
+    for (uint32_t i = 0; i < plan->tensor_count; i++) {
+        uint32_t tensor = plan->tensors[i];
+
+        if (!taken[tensor] && (base != TND_UPLOAD_LATER || tnd_plan_bytes(plan, tensor)))
+            load->transfer.places[tensor] = base + load->layout.offsets[tensor];
+    }
     return 0;
 }
 

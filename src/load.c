@@ -334,14 +334,16 @@ static const char *engine_of_most(const struct tnd_transfer_stats *stats)
     return names[most];
 }
 
-/* What took longest. While reads were under way nearly all the time it was the disk; else what the workers did, unless
- * they copied slower than any core copies, which means that they waited for pages. */
+/* What took longest. While reads were under way nearly all the time it was the disk; else the device, or what the
+ * workers did, unless they copied slower than any core copies, which means that they waited for pages. */
 static enum tnd_limit limit_of(const struct tnd_load_stats *stats)
 {
     uint64_t copyable_ns = stats->pool_bytes_read / COPY_BYTES_PER_NS_MIN;
 
     if (!stats->ready_ns || stats->read_busy_ns * 100 >= stats->ready_ns * DISK_PERCENT_MIN)
         return TND_LIMIT_DISK;
+    if (stats->h2d_busy_ns > 0)
+        return TND_LIMIT_H2D;
     if (stats->convert_busy_ns > stats->copy_busy_ns && stats->convert_busy_ns > stats->alloc_ns)
         return TND_LIMIT_CONVERT;
     return stats->copy_busy_ns > copyable_ns || stats->alloc_ns > stats->copy_busy_ns ? TND_LIMIT_MEMORY
@@ -369,6 +371,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
         .copy_busy_ns = stats->work.copy_ns,
         .convert_busy_ns = stats->work.convert_ns,
         .digest_busy_ns = stats->work.digest_ns,
+        .h2d_busy_ns = stats->h2d_busy_ns,
         .alloc_ns = atomic_load(&transfer->touch_ns),
         .overlap_ns = stats->overlap_ns,
         .destination_bytes = load->host_bytes,

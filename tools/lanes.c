@@ -25,7 +25,7 @@ struct builder {
 const char *span_kind_name(enum span_kind kind)
 {
     static const char *const names[SPAN_KIND_COUNT] = {"phase", "busy", "read", "wait", "copy",
-                                                        "convert", "digest", "touch", "absent", "fetching",
+                                                        "convert", "digest", "upload", "touch", "absent", "fetching",
                                                         "resident", "acquired"};
 
     return names[kind];
@@ -101,7 +101,8 @@ static void add_work(struct builder *builder, const struct span *span)
     const struct tnd_trace_event *event = span->event;
     uint64_t *read_ns;
 
-    add(builder->lanes, builder->worker_first + event->worker, span);
+    if (span->kind != SPAN_UPLOAD)
+        add(builder->lanes, builder->worker_first + event->worker, span);
     if (span->kind == SPAN_TOUCH)
         return;
     read_ns = &builder->slot_read_ns[event->slot];
@@ -122,7 +123,7 @@ static void walk(struct builder *builder)
 {
     static const enum span_kind kinds[] = {[TND_TRACE_READ] = SPAN_READ, [TND_TRACE_COPY] = SPAN_COPY,
                                            [TND_TRACE_CONVERT] = SPAN_CONVERT, [TND_TRACE_DIGEST] = SPAN_DIGEST,
-                                           [TND_TRACE_TOUCH] = SPAN_TOUCH};
+                                           [TND_TRACE_UPLOAD] = SPAN_UPLOAD, [TND_TRACE_TOUCH] = SPAN_TOUCH};
 
     memset(builder->slot_read_ns, 0, builder->slot_count * sizeof(*builder->slot_read_ns));
     add_phases(builder->lanes);

@@ -15,10 +15,11 @@ enum span_kind {
     SPAN_PHASE, /* opening the model, setting up, planning, loading */
     SPAN_BUSY,  /* an engine had reads in flight */
     SPAN_READ,
-    SPAN_WAIT,  /* a slot's bytes were there, and no worker had taken them yet */
+    SPAN_WAIT,  /* a slot's bytes were there, and no worker or device had taken them yet */
     SPAN_COPY,
     SPAN_CONVERT,
     SPAN_DIGEST,
+    SPAN_UPLOAD, /* a device took a slot's bytes */
     SPAN_TOUCH,
     SPAN_ABSENT, /* what a layer of a walk is, from here on */
     SPAN_FETCH,

@@ -49,6 +49,8 @@ const struct option_spec option_specs[] = {
     {"--read-timeout", "SECONDS", "give a load up when no read of it comes back for so long; 30 without this", MOVES,
      OPTION_COUNT, AT(read_timeout_s), 1, 86400 * 365},
     {"--disk-gbs", "X", "predict the time for a disk of X GB/s", PLAN, OPTION_RATE, AT(disk_bytes_per_s), 0, 0},
+    {"--h2d-gbs", "X", "the same with --device cuda:N, for a GPU that takes X GB/s", PLAN, OPTION_RATE,
+     AT(h2d_bytes_per_s), 0, 0},
     {"--repeat", "N", "load N times with the same loader", LOAD, OPTION_COUNT, AT(repeat), 1, 1000000},
     {"--tokens", "N", "take all layers in turn for so many tokens; 8 without this", WALK, OPTION_COUNT, AT(tokens), 1,
      100000},
@@ -313,6 +315,8 @@ static int check(const struct options *options, enum command command)
     if ((command == COMMAND_DIGEST || command == COMMAND_VERIFY) && options->engine == TND_ENGINE_NIL)
         return fail(EXIT_USAGE, "%s: --engine nil reads nothing, so there is nothing to take a digest of",
                     command_specs[command].name);
+    if (options->h2d_bytes_per_s > 0 && (options->device != TND_DEVICE_CUDA || options->disk_bytes_per_s <= 0))
+        return fail(EXIT_USAGE, "--h2d-gbs needs --disk-gbs and --device cuda:N beside it");
     if (options->digest && (options->engine == TND_ENGINE_NIL || options->engine == TND_ENGINE_MMAP))
         return fail(EXIT_USAGE, "--digest: no digests are made in passing with --engine nil or mmap");
     if (options->manifest_out && (options->only || options->layer_count > 0 || options->dtype != 0))

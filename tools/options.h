@@ -34,7 +34,7 @@ struct options {
     uint64_t depth, threads, streams, repeat, values, read_timeout_s;
     uint64_t tokens, compute_us, ahead; /* the last two may be OPTION_AUTO */
     uint64_t resident_bytes, resident_percent; /* one of them, or 0: all */
-    double disk_bytes_per_s; /* 0 = not given */
+    double disk_bytes_per_s, h2d_bytes_per_s; /* 0 = not given */
 };
 
 /* arguments: what follows the command's name. Returns 0, or an exit code when a sentence has been written. */

@@ -28,6 +28,7 @@ static const struct {
     [SPAN_COPY] = {"#009e73", "copy"},
     [SPAN_CONVERT] = {"#e69f00", "convert"},
     [SPAN_DIGEST] = {"#d55e00", "digest"},
+    [SPAN_UPLOAD] = {"#f0e442", "copy to the GPU"},
     [SPAN_TOUCH] = {"#cc79a7", "touch memory"},
     [SPAN_ABSENT] = {"#efefef", "absent"},
     [SPAN_FETCH] = {"#e69f00", "fetching"},

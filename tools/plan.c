@@ -13,40 +13,65 @@
 
 /* Clearing fresh huge pages: measured on one core, and twice that on two; more cores were not measured. */
 #define FIRST_TOUCH_BYTES_PER_S 6.2e9
+/* Of a core: less than what all but a few pairs of types reach. */
+#define CONVERT_BYTES_PER_S 10e9
 
-/* The time that no loader can beat: max(read bytes / disk, destination bytes / first touch) + the first chunk, which
- * nothing overlaps with. */
+/* The time that no loader can beat: what takes longest of reading, copying to a GPU, converting and bringing in memory,
+ * which overlap, and the first chunk, which nothing overlaps with. A GPU is given what the file has, and is taken to
+ * convert faster than that comes. */
 struct prediction {
-    double disk_bytes_per_s, first_touch_bytes_per_s;
-    uint64_t disk_ns, first_touch_ns, first_chunk_ns, light_ns;
+    double disk_bytes_per_s, h2d_bytes_per_s, convert_bytes_per_s, first_touch_bytes_per_s;
+    uint64_t disk_ns, h2d_ns, convert_ns, first_touch_ns, first_chunk_ns, light_ns;
 };
+
+static uint64_t ns_at(uint64_t bytes, double bytes_per_s)
+{
+    return bytes_per_s > 0 ? (uint64_t)((double)bytes / bytes_per_s * 1e9) : 0;
+}
+
+static uint64_t longest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
 
 static struct prediction predict(const struct options *options, const struct tnd_plan *plan,
                                  const struct tnd_plan_sizes *sizes)
 {
     const struct tnd_window *first = tnd_plan_window(plan, 0);
     struct prediction prediction = {.disk_bytes_per_s = options->disk_bytes_per_s};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    bool two = cores > 1 && options->threads != 1;
+    double cores = (double)sysconf(_SC_NPROCESSORS_ONLN), threads = (double)options->threads;
+    double workers = threads > 0 && threads < cores ? threads : cores;
 
-    prediction.first_touch_bytes_per_s = (two ? 2 : 1) * FIRST_TOUCH_BYTES_PER_S;
-    prediction.disk_ns = (uint64_t)((double)sizes->read_bytes / prediction.disk_bytes_per_s * 1e9);
-    prediction.first_touch_ns =
-        (uint64_t)((double)sizes->destination_bytes / prediction.first_touch_bytes_per_s * 1e9);
+    prediction.disk_ns = ns_at(sizes->read_bytes, prediction.disk_bytes_per_s);
+    if (options->device == TND_DEVICE_CUDA) {
+        prediction.h2d_bytes_per_s = options->h2d_bytes_per_s;
+        prediction.h2d_ns = ns_at(sizes->tensor_bytes, prediction.h2d_bytes_per_s);
+    } else {
+        prediction.convert_bytes_per_s = workers * CONVERT_BYTES_PER_S;
+        prediction.convert_ns = ns_at(sizes->converted_bytes, prediction.convert_bytes_per_s);
+        prediction.first_touch_bytes_per_s = (workers > 1 ? 2 : 1) * FIRST_TOUCH_BYTES_PER_S;
+        prediction.first_touch_ns = ns_at(sizes->destination_bytes, prediction.first_touch_bytes_per_s);
+    }
     if (first)
-        prediction.first_chunk_ns = (uint64_t)((double)first->bytes / prediction.disk_bytes_per_s * 1e9);
-    prediction.light_ns = prediction.disk_ns > prediction.first_touch_ns ? prediction.disk_ns
-                                                                         : prediction.first_touch_ns;
-    prediction.light_ns += prediction.first_chunk_ns;
+        prediction.first_chunk_ns = ns_at(first->bytes, prediction.disk_bytes_per_s);
+    prediction.light_ns = longest(prediction.disk_ns, prediction.h2d_ns);
+    prediction.light_ns = longest(prediction.light_ns, prediction.convert_ns);
+    prediction.light_ns = longest(prediction.light_ns, prediction.first_touch_ns) + prediction.first_chunk_ns;
     return prediction;
 }
 
 static void print_prediction(const struct prediction *prediction)
 {
-    printf("time     at least %s = max(read %s at %.2f GB/s, touch memory %s at %.1f GB/s) + first chunk %s\n",
-           text_ns(prediction->light_ns).s, text_ns(prediction->disk_ns).s, prediction->disk_bytes_per_s / 1e9,
-           text_ns(prediction->first_touch_ns).s, prediction->first_touch_bytes_per_s / 1e9,
-           text_ns(prediction->first_chunk_ns).s);
+    printf("time     at least %s = max(read %s at %.2f GB/s", text_ns(prediction->light_ns).s,
+           text_ns(prediction->disk_ns).s, prediction->disk_bytes_per_s / 1e9);
+    if (prediction->h2d_ns > 0)
+        printf(", copy to the GPU %s at %.1f GB/s", text_ns(prediction->h2d_ns).s, prediction->h2d_bytes_per_s / 1e9);
+    if (prediction->convert_ns > 0)
+        printf(", convert %s at %.1f GB/s", text_ns(prediction->convert_ns).s, prediction->convert_bytes_per_s / 1e9);
+    if (prediction->first_touch_ns > 0)
+        printf(", touch memory %s at %.1f GB/s", text_ns(prediction->first_touch_ns).s,
+               prediction->first_touch_bytes_per_s / 1e9);
+    printf(") + first chunk %s\n", text_ns(prediction->first_chunk_ns).s);
 }
 
 static void print_pieces(const struct tnd_model *model, const struct tnd_plan *plan, const struct tnd_window *window)
@@ -107,12 +132,16 @@ static void json_prediction(struct json *json, const struct prediction *predicti
 {
     json_object_begin(json, "predicted");
     json_double(json, "disk_bytes_per_s", prediction->disk_bytes_per_s);
+    json_double(json, "h2d_bytes_per_s", prediction->h2d_bytes_per_s);
+    json_double(json, "convert_bytes_per_s", prediction->convert_bytes_per_s);
     json_double(json, "first_touch_bytes_per_s", prediction->first_touch_bytes_per_s);
     json_uint(json, "disk_ns", prediction->disk_ns);
+    json_uint(json, "h2d_ns", prediction->h2d_ns);
+    json_uint(json, "convert_ns", prediction->convert_ns);
     json_uint(json, "first_touch_ns", prediction->first_touch_ns);
     json_uint(json, "first_chunk_ns", prediction->first_chunk_ns);
     json_uint(json, "light_ns", prediction->light_ns);
-    json_string(json, "formula", "max(disk_ns, first_touch_ns) + first_chunk_ns");
+    json_string(json, "formula", "max(disk_ns, h2d_ns, convert_ns, first_touch_ns) + first_chunk_ns");
     json_object_end(json);
 }
 

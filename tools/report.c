@@ -25,6 +25,8 @@ const char *report_limit_name(enum tnd_limit limit)
         return "convert";
     case TND_LIMIT_MEMORY:
         return "memory";
+    case TND_LIMIT_H2D:
+        return "h2d";
     }
     return "?";
 }
@@ -113,6 +115,8 @@ static void print_way(const struct tnd_load_stats *stats)
            text_ns(stats->read_busy_ns).s, text_ns(stats->copy_busy_ns).s);
     if (stats->convert_busy_ns > 0)
         printf("converting %s, ", text_ns(stats->convert_busy_ns).s);
+    if (stats->h2d_busy_ns > 0)
+        printf("the GPU copying and converting %s, ", text_ns(stats->h2d_busy_ns).s);
     if (stats->digest_busy_ns > 0)
         printf("digests %s, ", text_ns(stats->digest_busy_ns).s);
     printf("touching memory %s, over all threads\n", text_ns(stats->alloc_ns).s);
@@ -186,6 +190,7 @@ static void json_times(struct json *json, const struct session *session, const s
     json_uint(json, "convert_busy_ns", stats->convert_busy_ns);
     json_uint(json, "digest_busy_ns", stats->digest_busy_ns);
     json_uint(json, "copy_busy_ns", stats->copy_busy_ns);
+    json_uint(json, "h2d_busy_ns", stats->h2d_busy_ns);
     json_uint(json, "alloc_ns", stats->alloc_ns);
     json_uint(json, "overlap_ns", stats->overlap_ns);
     json_double(json, "bytes_per_s", per_s((double)stats->model_bytes, session->wall_ns));

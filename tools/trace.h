@@ -15,7 +15,7 @@
 
 /* Kinds of events, each 1 << enum tnd_trace_kind. */
 #define TRACE_WORK (1U << TND_TRACE_READ | 1U << TND_TRACE_COPY | 1U << TND_TRACE_CONVERT | 1U << TND_TRACE_DIGEST | \
-                    1U << TND_TRACE_TOUCH)
+                    1U << TND_TRACE_UPLOAD | 1U << TND_TRACE_TOUCH)
 #define TRACE_LAYERS (1U << TND_TRACE_FETCH | 1U << TND_TRACE_EVICT)
 
 struct trace {

@@ -69,6 +69,11 @@ struct tnd_device_ops {
     /* Bytes back from a block, whose placing is over. Any thread. */
     int (*read)(struct tnd_device *device, void *buffer, const uint8_t *from, size_t bytes, struct tnd_err *err);
 
+    /* A stage of a chunk, by its trace's name, is under way from now on, for a profiler to show; until it ends by the
+     * number that was returned. NULL: nobody looks. */
+    uint64_t (*profile_begin)(struct tnd_device *device, const char *name, uint64_t bytes);
+    void (*profile_end)(struct tnd_device *device, uint64_t range);
+
     int (*event_create)(struct tnd_device *device, struct tnd_device_event **ret_event, struct tnd_err *err);
     void (*event_destroy)(struct tnd_device *device, struct tnd_device_event *event);
     /* The event is over when all that was placed so far is. */

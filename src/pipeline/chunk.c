@@ -2,13 +2,15 @@
 #include "pipeline/chunk.h"
 
 #include "base/clock.h"
+#include "device/device.h"
 #include "kernels/copy.h"
 #include "model/dtype.h"
 #include "model/model.h"
 #include "pipeline/pipeline.h"
 
-void tnd_chunk_trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint32_t worker, uint64_t start_ns,
-                     uint64_t end_ns)
+/* On the thread that took the chunk through it: the engine of a read is the driver's to ask for. */
+static void trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint32_t worker, uint64_t start_ns,
+                  uint64_t end_ns)
 {
     const struct tnd_transfer *transfer = chunk->transfer;
     const struct tnd_plan *plan = transfer->plan;
@@ -26,6 +28,25 @@ void tnd_chunk_trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, ui
             .bytes = chunk->read.bytes,
             .tensor = &plan->model->tensors[first->tensor],
         });
+}
+
+void tnd_chunk_begin(struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns)
+{
+    struct tnd_device *device = chunk->transfer->upload.device;
+
+    chunk->begun_ns = now_ns;
+    if (device && device->ops->profile_begin)
+        chunk->range = device->ops->profile_begin(device, kind == TND_TRACE_READ ? "read" : "upload",
+                                                  chunk->read.bytes);
+}
+
+void tnd_chunk_end(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns)
+{
+    struct tnd_device *device = chunk->transfer->upload.device;
+
+    if (device && device->ops->profile_end)
+        device->ops->profile_end(device, chunk->range);
+    trace(chunk, kind, UINT32_MAX, chunk->begun_ns, now_ns);
 }
 
 /* The element counts of a span that a kernel takes. */
@@ -78,7 +99,7 @@ void tnd_chunk_work(struct tnd_job *job, uint32_t worker)
     end = tnd_now_ns();
     *(work.converted_bytes ? &work.convert_ns : &work.copy_ns) = end - start - work.digest_ns;
     chunk->work = work;
-    tnd_chunk_trace(chunk, kind_of(chunk, &work), worker, start, end);
+    trace(chunk, kind_of(chunk, &work), worker, start, end);
 
     pthread_mutex_lock(&pipeline->mutex);
     chunk->next = NULL;

@@ -45,12 +45,12 @@ struct tnd_chunk {
     struct tnd_transfer *transfer;
     struct tnd_pipeline *pipeline;
     uint32_t window;
-    uint64_t read_ns; /* when its read was submitted */
     uint8_t *buffer; /* [chunk_bytes] of the pool; NULL before it was ever needed */
     int buffer_index;
     struct tnd_io_read read;
     struct tnd_job job;
     uint64_t ticket; /* COPYING: the device's */
+    uint64_t begun_ns, range; /* READING, COPYING: since when, and the device's number for its profiler */
     struct tnd_chunk_work work; /* what the worker did */
     struct tnd_chunk *next;
 };
@@ -58,9 +58,8 @@ struct tnd_chunk {
 /* On a worker: takes the pieces of a READY chunk to their places, and into their digests, and tells the driver. */
 void tnd_chunk_work(struct tnd_job *job, uint32_t worker);
 
-/* Tells the tracer what a chunk went through, on the thread that took it there: the engine of a read is the driver's to
- * ask for. */
-void tnd_chunk_trace(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint32_t worker, uint64_t start_ns,
-                     uint64_t end_ns);
+/* On the driver: a chunk's read or upload begins, and is over, which the tracer is told. */
+void tnd_chunk_begin(struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns);
+void tnd_chunk_end(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns);
 
 #endif

@@ -167,7 +167,7 @@ static void read_done(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     transfer->suspected_ns = 0;
     transfer->reading--;
     pipeline->reading--;
-    tnd_chunk_trace(chunk, TND_TRACE_READ, UINT32_MAX, chunk->read_ns, transfer->accounted_ns);
+    tnd_chunk_end(chunk, TND_TRACE_READ, transfer->accounted_ns);
     tnd_transfer_read_done(transfer, pipeline->io, &chunk->read, chunk->landing == TND_LAND_POOL);
     learn(pipeline, transfer, chunk);
     if (chunk->read.result < 0) {
@@ -304,7 +304,6 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     chunk->transfer = transfer;
     chunk->window = index;
     chunk->landing = landing;
-    chunk->read_ns = transfer->accounted_ns;
     chunk->read = (struct tnd_io_read){
         .file = file,
         .offset = window->offset,
@@ -330,6 +329,7 @@ static bool issue_one(struct tnd_pipeline *pipeline, struct tnd_transfer *transf
     transfer->reading++;
     transfer->stats.depth_max = (uint32_t)tnd_max(transfer->stats.depth_max, transfer->reading);
     pipeline->reading++;
+    tnd_chunk_begin(chunk, TND_TRACE_READ, transfer->accounted_ns);
     tnd_io_submit(pipeline->io, &chunk->read);
     return true;
 }

@@ -16,6 +16,8 @@ void tnd_transfer_account(struct tnd_transfer *transfer, uint64_t now_ns)
         transfer->stats.read_busy_ns += ns;
     if (transfer->reading && transfer->working)
         transfer->stats.overlap_ns += ns;
+    if (transfer->upload.device && transfer->working)
+        transfer->stats.h2d_busy_ns += ns;
     transfer->accounted_ns = now_ns;
 }
 

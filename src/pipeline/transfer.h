@@ -26,7 +26,7 @@ struct tnd_touch {
 struct tnd_transfer_stats {
     uint64_t bytes_read, read_count, pool_bytes_read, direct_bytes_read;
     uint64_t engine_bytes[TND_ENGINE_NIL + 1];
-    uint64_t read_busy_ns, overlap_ns;
+    uint64_t read_busy_ns, h2d_busy_ns, overlap_ns;
     struct tnd_chunk_work work; /* the sum over all chunks */
     uint32_t depth_max, retries;
     uint32_t reads_given_up; /* the kernel may still write to their places: the destination is never freed */

@@ -189,6 +189,7 @@ void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
         return;
     }
     transfer->working++;
+    tnd_chunk_begin(chunk, TND_TRACE_UPLOAD, transfer->accounted_ns);
     tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_COPYING);
     chunk->next = NULL;
     *pipeline->copying_tail = chunk;
@@ -223,6 +224,7 @@ bool tnd_upload_collect(struct tnd_pipeline *pipeline)
         if (!pipeline->copying)
             pipeline->copying_tail = &pipeline->copying;
         tnd_transfer_account(transfer, pipeline->options.now_ns());
+        tnd_chunk_end(chunk, TND_TRACE_UPLOAD, transfer->accounted_ns);
         if (r > 0) {
             work.converted_bytes = count_converted(chunk);
             device->ops->range(device, chunk->ticket, &work.range);

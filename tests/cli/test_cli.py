@@ -224,6 +224,16 @@ def test_plan_predicts(case):
     equal("disk", predicted["disk_ns"] // 1000, plan["read_bytes"])
     equal("light", predicted["light_ns"],
           max(predicted["disk_ns"], predicted["first_touch_ns"]) + predicted["first_chunk_ns"])
+    equal("nothing is converted, nor copied to a GPU", (predicted["convert_ns"], predicted["h2d_ns"]), (0, 0))
+    predicted = done_json("plan", case.gguf, "--disk-gbs", "1000", "--dtype", "f16", "--threads", "1")["predicted"]
+    plan = done_json("plan", case.gguf, "--dtype", "f16")
+    equal("convert", predicted["convert_ns"] // 100, int(plan["converted_bytes"] / 10e9 * 1e9) // 100)
+    plan = done_json("plan", case.gguf, "--disk-gbs", "3", "--h2d-gbs", "0.001", "--device", "cuda:0")
+    predicted = plan["predicted"]
+    equal("H2D", predicted["h2d_ns"] // 1000, plan["tensor_bytes"])
+    equal("light of a GPU", predicted["light_ns"], predicted["h2d_ns"] + predicted["first_chunk_ns"])
+    equal("no memory is touched", predicted["first_touch_ns"], 0)
+    refused(2, "plan", case.gguf, "--disk-gbs", "3", "--h2d-gbs", "3", words=["--device cuda"])
     assert b"at least" in done("plan", case.gguf, "--disk-gbs", "2.5").stdout
 
 
@@ -237,7 +247,7 @@ def test_load_json(case):
     equal("model_bytes", load["model_bytes"], sum(models.ggml_bytes(kind, shape) for _, kind, shape in TENSORS))
     equal("device", load["device"], "host")
     equal("runs", load["runs"], [load["wall_ns"]])
-    assert load["limit"] in ("disk", "convert", "copy", "memory"), load["limit"]
+    assert load["limit"] in ("disk", "convert", "copy", "memory", "h2d"), load["limit"]
     assert 0 < load["ready_ns"] <= load["wall_ns"] and load["cpu_ns"] > 0, load
     for key in ("peak_pinned_bytes", "device_bytes", "tile_bytes", "converted_bytes", "overflowed", "underflowed"):
         equal(key, load[key], 0)

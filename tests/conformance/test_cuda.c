@@ -427,6 +427,95 @@ START_TEST(gives_streams_their_layers)
 }
 END_TEST
 
+/* It is there from the beginning, and so before the GPU is. */
+START_TEST(gives_no_address_of_nothing)
+{
+    struct tnd_loader_options options = loader_options();
+    struct tnd_load_options wanted = {.size = sizeof(wanted)};
+    uint32_t empty = (uint32_t)tnd_model_tensor_find(file.model, "empty");
+    struct tnd_loader *loader = NULL;
+    struct tnd_load *load = NULL;
+    const void *data = &file;
+
+    fake_cuda_start(&(struct fake_cuda){.mode = STREAMS_DELAY, .start_us = 20000});
+    ck_assert_int_eq(tnd_loader_create(&options, &loader), 0);
+    ck_assert_int_eq(tnd_load_start(loader, file.model, &wanted, &load), 0);
+    for (int r = 1; r != 0; r = tnd_load_wait(load, 100000)) {
+        ck_assert_int_eq(tnd_load_tensor_data(load, empty, &data), 0);
+        ck_assert_ptr_null(data);
+        ck_assert_int_eq(tnd_load_tensor_read(load, empty, 0, NULL, 0), 0);
+    }
+    tnd_load_destroy(&load);
+    tnd_loader_destroy(&loader);
+    fake_cuda_stop();
+}
+END_TEST
+
+/* ---- What is told ------------------------------------------------------------------------------------------ */
+
+static void count_events(void *cookie, const struct tnd_trace_event *event)
+{
+    uint64_t *counted = cookie; /* by kind, driver's thread only: [0] of them, [1] their bytes */
+
+    if (event->kind == TND_TRACE_READ || event->kind == TND_TRACE_UPLOAD) {
+        ck_assert_uint_le(event->start_ns, event->end_ns);
+        counted[2 * event->kind]++;
+        counted[2 * event->kind + 1] += event->bytes;
+    }
+}
+
+/* Each read was followed by an upload, for the tracer and for a profiler. */
+START_TEST(tells_what_it_uploads)
+{
+    struct tnd_loader_options options = loader_options();
+    uint64_t counted[2 * TND_TRACE_EVICT] = {0};
+    struct fake_ranges reads = fake_ranges("read"), uploads = fake_ranges("upload");
+    struct tnd_load_stats stats;
+    char reasons[2048];
+
+    fake_cuda_start(&(struct fake_cuda){.mode = STREAMS_DELAY});
+    options.trace = count_events;
+    options.trace_cookie = counted;
+    load_all(&options, _i ? TND_F16 : TND_DTYPE_NONE, &stats, reasons, sizeof(reasons));
+    ck_assert_uint_ge(stats.read_count, TENSORS);
+    ck_assert_uint_eq(counted[2 * TND_TRACE_READ], stats.read_count);
+    ck_assert_uint_eq(counted[2 * TND_TRACE_UPLOAD], stats.read_count);
+    ck_assert_uint_eq(counted[2 * TND_TRACE_UPLOAD + 1], counted[2 * TND_TRACE_READ + 1]);
+    ck_assert_uint_eq(fake_ranges("read").begun - reads.begun, stats.read_count);
+    ck_assert_uint_eq(fake_ranges("read").ended - reads.ended, stats.read_count);
+    ck_assert_uint_eq(fake_ranges("upload").begun - uploads.begun, stats.read_count);
+    ck_assert_uint_eq(fake_ranges("upload").ended - uploads.ended, stats.read_count);
+    ck_assert_uint_eq(fake_ranges("upload").bytes - uploads.bytes, counted[2 * TND_TRACE_UPLOAD + 1]);
+    ck_assert_uint_gt(fake_ranges("pin").begun, 0);
+    ck_assert_uint_eq(fake_ranges("pin").ended, fake_ranges("pin").begun);
+    ck_assert_uint_eq(fake_ranges("start").ended, fake_ranges("start").begun);
+    ck_assert_uint_gt(stats.h2d_busy_ns, 0);
+    ck_assert_uint_le(stats.h2d_busy_ns, stats.ready_ns);
+    fake_cuda_stop();
+}
+END_TEST
+
+START_TEST(is_limited_by_a_slow_gpu)
+{
+    struct tnd_loader_options options = loader_options();
+    struct tnd_load_options wanted = {.size = sizeof(wanted)};
+    struct tnd_loader *loader = NULL;
+    struct tnd_load *load = NULL;
+    struct tnd_load_stats stats;
+
+    fake_cuda_start(&(struct fake_cuda){.mode = STREAMS_DELAY});
+    options.engine = TND_ENGINE_NIL;
+    ck_assert_int_eq(tnd_loader_create(&options, &loader), 0);
+    ck_assert_int_eq(tnd_load_start(loader, file.model, &wanted, &load), 0);
+    ck_assert_int_eq(tnd_load_wait(load, -1), 0);
+    tnd_load_stats(load, &stats);
+    ck_assert_int_eq(stats.limit, TND_LIMIT_H2D);
+    tnd_load_destroy(&load);
+    tnd_loader_destroy(&loader);
+    fake_cuda_stop();
+}
+END_TEST
+
 /* ---- Trouble ----------------------------------------------------------------------------------------------- */
 
 /* All that a program does, until something fails; whether nothing did. */
@@ -600,6 +689,9 @@ int main(void)
     tcase_add_test(tests, refuses_what_does_not_fit);
     tcase_add_test(tests, places_in_the_callers_memory);
     tcase_add_loop_test(tests, gives_streams_their_layers, 0, 2);
+    tcase_add_test(tests, gives_no_address_of_nothing);
+    tcase_add_loop_test(tests, tells_what_it_uploads, 0, 2);
+    tcase_add_test(tests, is_limited_by_a_slow_gpu);
     tcase_add_loop_test(tests, ends_well_whichever_call_fails, 0, 8);
     tcase_add_test(tests, names_what_failed);
     tcase_add_test(tests, a_refused_chunk_is_let_go_of);

@@ -31,7 +31,7 @@ SUPPORT = ("support/devices.c", "support/gguf_file.c", "support/known_file.c", "
            "support/layers_file.c", "support/streams.c", "sim/sim.c")
 # On the tests' own CUDA, where its headers are; else what stands in for all of it.
 CUDA = ("cuda/buffers.c", "cuda/device_cuda.c", "cuda/service.c")
-FAKE_CUDA = ("support/fake_cuda.c",)
+FAKE_CUDA = ("support/fake_cuda.c", "support/fake_nvtx.c")
 NO_CUDA = ("cuda/stub.c",)
 
 

@@ -43,6 +43,13 @@ struct fake_cuda_live fake_cuda_live(void);
 /* Bit n: GPU n was started up. */
 uint32_t fake_cuda_touched(void);
 
+/* Ranges of the domain tundish that a profiler was shown, by name: how many began and ended. */
+struct fake_ranges {
+    uint32_t begun, ended;
+    uint64_t bytes; /* of those that began */
+};
+struct fake_ranges fake_ranges(const char *name);
+
 /* The threads behind a stream. */
 struct stream *fake_cuda_stream(cudaStream_t stream);
 

@@ -35,8 +35,10 @@ void layers_file_open(struct layers_file *layers)
         snprintf(header + strlen(header), sizeof(header) - strlen(header),
                  "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%u],\"data_offsets\":[%u,%u]}", i ? "," : "", name_of(i, name),
                  ELEMENTS, i * TENSOR_BYTES, (i + 1) * TENSOR_BYTES);
+    snprintf(header + strlen(header), sizeof(header) - strlen(header),
+             ",\"empty\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[%u,%u]}}", TENSORS * TENSOR_BYTES,
+             TENSORS * TENSOR_BYTES);
     header_bytes = strlen(header);
-    header[header_bytes++] = '}';
     snprintf(layers->path, sizeof(layers->path), "%s/tundish-test-XXXXXX.safetensors",
              getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     file = fdopen(mkstemps(layers->path, 12), "wb");

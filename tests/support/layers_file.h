@@ -2,7 +2,8 @@
 #ifndef TND_TEST_LAYERS_FILE_H
 #define TND_TEST_LAYERS_FILE_H
 
-/* A model of a few layers, each a tensor of F32 between shared-in and shared-out, for tests of devices. */
+/* A model of a few layers, each a tensor of F32 between shared-in and shared-out, and an empty one, for tests of
+ * devices. */
 
 #include <stdatomic.h>
 

@@ -142,7 +142,7 @@ START_TEST(drops_what_left_where_the_files_do_not_fit)
 }
 END_TEST
 
-/* On a busy machine the kernel takes folios back now and then, after plain reads too: up to 7 of 100 pages were seen. */
+/* On a busy machine the kernel takes folios back now and then, of plain reads too: up to 7 of 100 pages were seen. */
 static bool stay(struct pages pages)
 {
     return pages.cached * 4 >= pages.count * 3;
