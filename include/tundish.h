@@ -494,7 +494,8 @@ struct tnd_load_stats {
     uint64_t read_count;
     uint64_t pool_bytes_read; /* of bytes_read: through the pool, the rest in place */
     uint64_t open_ns, plan_ns, setup_ns; /* model, plan and destination, loader */
-    uint64_t first_layer_ns; /* tnd_load_start() → shared-in and the first layer in the order are there; 0: never */
+    uint64_t first_layer_ns; /* tnd_load_start() → shared-in and the first layer in the order are there, told from then
+                                on; 0: not yet, or never */
     uint64_t ready_ns;       /* tnd_load_start() → all is there */
     uint64_t read_busy_ns;   /* at least one read was in flight */
     uint64_t copy_busy_ns;   /* copying pool → destination, all workers */

@@ -358,6 +358,7 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
     bool on_host = load->device == &tnd_device_host;
     struct tnd_transfer_stats none = {0};
     const struct tnd_transfer_stats *stats = ended ? &transfer->stats : &none;
+    uint64_t first_layer_ns;
 
     *ret_stats = (struct tnd_load_stats){
         .model_bytes = load->plan.sizes.tensor_bytes,
@@ -399,8 +400,9 @@ void tnd_load_stats(struct tnd_load *load, struct tnd_load_stats *ret_stats)
     }
     if (ended && readiness->end.result >= 0)
         ret_stats->ready_ns = readiness->end_ns - readiness->start_ns;
-    if (ended && readiness->first_layer_ns)
-        ret_stats->first_layer_ns = readiness->first_layer_ns - readiness->start_ns;
+    first_layer_ns = atomic_load(&readiness->first_layer_ns);
+    if (first_layer_ns)
+        ret_stats->first_layer_ns = first_layer_ns - readiness->start_ns;
     ret_stats->peak_host_bytes = ret_stats->destination_bytes + ret_stats->pool_bytes;
     ret_stats->limit = limit_of(ret_stats);
 }

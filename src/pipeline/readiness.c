@@ -54,8 +54,8 @@ static void stage_ready(struct tnd_readiness *readiness, uint32_t stage)
     struct tnd_residency *residency = &readiness->residency;
     uint32_t first = residency->order_count ? residency->order[0] : 0;
 
-    if (!readiness->first_layer_ns && is_there(readiness, 0) && is_there(readiness, first))
-        readiness->first_layer_ns = readiness->now_ns();
+    if (!atomic_load(&readiness->first_layer_ns) && is_there(readiness, 0) && is_there(readiness, first))
+        atomic_store(&readiness->first_layer_ns, readiness->now_ns());
     tnd_residency_fetched(residency, stage, readiness->now_ns());
 }
 

@@ -31,7 +31,8 @@ struct tnd_readiness {
     struct tnd_err end; /* result and sentence; read once ended */
     int event_fd;       /* under mutex; -1 until somebody asks */
     bool event_seen;    /* under mutex: there was something to tell */
-    uint64_t start_ns, first_layer_ns, end_ns; /* on the load's clock; the last two 0 until then */
+    atomic_uint_fast64_t first_layer_ns; /* on the load's clock, as the others; 0 until then */
+    uint64_t start_ns, end_ns;
     uint64_t (*now_ns)(void);
 };
 

@@ -185,10 +185,16 @@ START_TEST(reads_what_is_asked_for)
     struct tnd_load *load = start(loader, (struct tnd_load_options){.lazy = TND_LAZY_DEMAND, .ahead = 1});
     uint64_t bytes = bytes_of(TND_LAYER_SHARED_IN) + bytes_of(0);
     struct tnd_progress progress;
+    struct tnd_load_stats stats;
     const void *data;
 
+    tnd_load_stats(load, &stats);
+    ck_assert_uint_eq(stats.first_layer_ns, 0);
     step_until_still(loader, load, 2);
     check_ready(load, bytes);
+    tnd_load_progress(load, &progress);
+    tnd_load_stats(load, &stats); /* although it has not ended */
+    ck_assert(stats.first_layer_ns > 0 && stats.first_layer_ns <= progress.elapsed_ns);
     ck_assert_int_eq(tnd_load_wait_layer(load, 3, -1), 0);
     step_until_still(loader, load, 3);
     check_ready(load, bytes += bytes_of(3));
