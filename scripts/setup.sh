@@ -8,7 +8,8 @@ TUNDISH_VENV=$TUNDISH_CACHE/venv
 TUNDISH_CUDA=$TUNDISH_CACHE/cuda
 CUDA_PACKAGES=('nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*'
     'nvidia-nvtx==13.0.*')
-PYTHON_PACKAGES=(gguf==0.19.0 libgguf==0.2.2 safetensors==0.8.0 numpy==2.3.4)
+PYTHON_PACKAGES=(gguf==0.19.0 libgguf==0.2.2 safetensors==0.8.0 numpy==2.3.4 tokenizers==0.23.3 sentencepiece==0.2.3
+    protobuf==7.36.2 jinja2==3.1.6)
 
 say() {
     printf '%s\n' "$*" >&2
@@ -63,7 +64,8 @@ install_python() {
     local python stamp
 
     stamp="$TUNDISH_VENV/.$(printf '%s_' "${PYTHON_PACKAGES[@]}" | tr -c 'a-zA-Z0-9._\n' _)"
-    if [ -e "$stamp" ] && "$TUNDISH_VENV/bin/python3" -c 'import gguf, libgguf, numpy, safetensors' 2>/dev/null; then
+    if [ -e "$stamp" ] && "$TUNDISH_VENV/bin/python3" -c \
+        'import gguf, google.protobuf, jinja2, libgguf, numpy, safetensors, sentencepiece, tokenizers' 2>/dev/null; then
         return 0
     fi
     python=$(base_python) || return 1

@@ -30,21 +30,35 @@ ROOMS = {
 CUDA_SEES = {"base", "kernels", "model", "io", "device"}
 # Folders whose C sees the public header and its own files only.
 OUTSIDE = ("tools", "examples", "bench")
-# Their files that see a room as well: kernels have no name in the public header, and are measured one by one.
-OUTSIDE_SEES = {"bench/kernels.c": {"kernels"}}
+# Their files that see a room of src/ or worker/ as well: kernels have no name in the public header, and are measured
+# one by one.
+OUTSIDE_SEES = {"bench/kernels.c": {"kernels"}, "bench/worker_kernels.c": {"kernels"}}
+# A room of worker/ and which others of worker/ it sees besides the public header. Top: its programs.
+WORKER_ROOMS = {
+    "kernels": set(),
+    "text": set(),
+    "decoder": {"kernels"},
+    "generate": {"kernels", "text", "decoder"},
+    "server": {"text", "generate"},
+    "": {"kernels", "text", "decoder", "generate", "server"},
+}
+# Files of worker/ that see a room of src/ as well: what a block's bytes mean is told once.
+WORKER_SEES = {"worker/kernels/decode.c": {"kernels"}}
 # Pattern in code (comments and strings are blanked first), files that may have it, files to look at.
 ONLY_IN = [
     (r"#\s*include\s*[<\"]liburing(/|\.h)", ["src/io/uring.c", "bench/probe*", "tests/conformance/test_ring.c"]),
-    (r"#\s*include\s*[<\"](imm|x86|x|p|e|t|s|n|w|a)\w*intrin\.h", ["src/kernels/*", "bench/memory.c"]),
-    (r"\b_mm\d*_\w+\s*\(", ["src/kernels/*", "bench/memory.c"]),
+    (r"#\s*include\s*[<\"](imm|x86|x|p|e|t|s|n|w|a)\w*intrin\.h", ["src/kernels/*", "worker/kernels/*",
+                                                                       "bench/memory.c"]),
+    (r"\b_mm\d*_\w+\s*\(", ["src/kernels/*", "worker/kernels/*", "bench/memory.c"]),
     (r"#\s*include\s*[<\"]cuda\w*\.h", ["cuda/*", "tests/cuda/*", "tests/support/fake_cuda.h",
                                                 "bench/gpu_limits.c"]),
     (r"#\s*include\s*[<\"]cuda/", ["tests/*"]),
     (r"__(shfl|ballot|any|all|match|reduce|activemask|syncwarp)\w*\s*\(", []),  # of warps: the shim has none
-    (r"\b(secure_)?getenv\s*\(", ["tools/*", "bench/*", "tests/*", "examples/*"]),
+    (r"\b(secure_)?getenv\s*\(", ["tools/*", "bench/*", "tests/*", "examples/*", "worker/*_main.c"]),
     (r"\b(printf|fprintf|vprintf|vfprintf|dprintf|puts|fputs|putchar|perror)\s*\(",
-     ["tools/*", "bench/*", "tests/*", "examples/*"]),
-    (r"\b(exit|_exit|_Exit|quick_exit|abort)\s*\(", ["tools/*", "bench/*", "tests/*", "examples/*"]),
+     ["tools/*", "bench/*", "tests/*", "examples/*", "worker/*_main.c", "worker/server/log.c"]),
+    (r"\b(exit|_exit|_Exit|quick_exit|abort)\s*\(",
+     ["tools/*", "bench/*", "tests/*", "examples/*", "worker/*_main.c"]),
     (r"\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|alloca|system|popen)\s*\(", []),
 ]
 COLUMNS_MAX = 120
@@ -130,9 +144,21 @@ class Tidy:
                     if f"cuda/{name}" not in self.files and name.split("/")[0] not in CUDA_SEES:
                         self.problem("include", path, line,
                                      f'"{name}": cuda may see {", ".join(sorted(CUDA_SEES))} and its own files')
+                elif parts[0] == "worker":
+                    room = parts[1] if len(parts) > 2 else ""
+                    target = name.split("/")[0] if "/" in name else ""
+                    sees = {room, ""} | WORKER_ROOMS.get(room, set())
+                    if room not in WORKER_ROOMS:
+                        self.problem("room", path, line, f"worker/{room}/ is in no rule of tests/tidy.py")
+                    elif f"worker/{name}" in self.files and target in sees:
+                        continue
+                    elif f"src/{name}" not in self.files or target not in WORKER_SEES.get(path, ()):
+                        self.problem("include", path, line,
+                                     f'"{name}": worker/{room} may see {", ".join(sorted(sees - {""}))}')
                 elif parts[0] in OUTSIDE:
                     own = os.path.normpath(os.path.join(os.path.dirname(path), name))
-                    seen = name.split("/")[0] in OUTSIDE_SEES.get(path, ()) and f"src/{name}" in self.files
+                    seen = name.split("/")[0] in OUTSIDE_SEES.get(path, ()) and \
+                        (f"src/{name}" in self.files or f"worker/{name}" in self.files)
                     if not seen and (own not in self.files or own.split("/")[0] != parts[0]):
                         self.problem("outside", path, line, f'"{name}": {parts[0]}/ sees the public header only')
 
@@ -268,6 +294,10 @@ PLANTS = [
     ("tools see src", "outside", "tools/main.c", lambda p: append(p, '#include "base/mem.h"\n')),
     ("tools see src by path", "outside", "tools/main.c", lambda p: append(p, '#include "../src/base/mem.h"\n')),
     ("examples see src", "outside", "examples/new.c", lambda p: append(p, '#include "loader.h"\n')),
+    ("a tokenizer sees the decoder", "include", "worker/text/new.c",
+     lambda p: append(p, '#include "decoder/decoder.h"\n')),
+    ("the worker sees src", "include", "worker/generate/new.c", lambda p: append(p, '#include "plan/plan.h"\n')),
+    ("a room of the worker without rule", "room", "worker/attic/new.c", lambda p: append(p, '#include "failure.h"\n')),
     ("a bench sees kernels", "outside", "bench/load.c", lambda p: append(p, '#include "kernels/kernel.h"\n')),
     ("the kernels' bench sees io", "outside", "bench/kernels.c", lambda p: append(p, '#include "io/io.h"\n')),
     ("liburing in the pipeline", "banned", "src/pipeline/pool.c", lambda p: append(p, "#include <liburing.h>\n")),

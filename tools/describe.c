@@ -134,6 +134,16 @@ static const char man_description[] =
     ".IR org / repo [: file ]\n"
     "as it lies in the Hugging Face cache.\n";
 
+/* A program of its own, with options of its own. */
+static const char man_generate[] =
+    ".TP\n"
+    ".B generate\n"
+    "text of a model, computed on the CPU while it arrives: runs\n"
+    ".BR tundish\\-generate ,\n"
+    "whose\n"
+    ".B \\-\\-help\n"
+    "lists its options.\n";
+
 static const char man_end[] =
     ".PP\n"
     "A failure is one sentence on standard error.\n"
@@ -171,6 +181,7 @@ static void man_page(void)
         man_text(command_specs[i].help);
         printf(".\n");
     }
+    fputs(man_generate, stdout);
     printf(".SH OPTIONS\nA value follows its option, or an equals sign.\n.I BYTES\nmay end in K, M, G or T: times "
            "1024 and its powers.\n");
     for (const struct option_spec *spec = option_specs; spec->name; spec++)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "generate.h"
 #include "hub.h"
 #include "interrupt.h"
 #include "options.h"
@@ -77,6 +78,8 @@ static int run(int argument_count, char **arguments)
         printf("tundish %s\n", tnd_version());
         return EXIT_DONE;
     }
+    if (strcmp(arguments[1], "generate") == 0)
+        return generate_run(arguments + 1);
     command = options_command(arguments[1]);
     if (command == COMMAND_COUNT)
         return fail(EXIT_USAGE, "unknown command %s; 'tundish --help' lists them", arguments[1]);

@@ -144,6 +144,7 @@ void options_usage(enum command command)
                "with.\n\n");
         for (unsigned i = 0; i < COMMAND_COUNT; i++)
             printf("  %-10s %s\n", command_specs[i].name, command_specs[i].help);
+        printf("  %-10s %s\n", "generate", "text of a model, computed while it arrives, by tundish-generate");
         printf("\n  tundish COMMAND --help lists a command's options, tundish --version the version.\n");
     }
     printf("\nMODEL is a .gguf or a .safetensors file. BYTES may end in K, M, G or T (1024, 1024², …).\n");

@@ -18,6 +18,7 @@ from test_cli import Skipped, TUNDISH, done, equal, run_all
 MESON, BUILD, COMPILER, EXAMPLES, MODEL = sys.argv[2:7]
 SANITIZE = os.environ.get("TUNDISH_SANITIZE", "none")
 COMMANDS = ("info", "plan", "load", "walk", "digest", "verify", "doctor")
+WORKER = {"tundish-generate"}  # where the libraries that worker/ takes are here
 
 
 def output(*command, **options):
@@ -57,7 +58,7 @@ def test_list(case):
     names = {os.path.basename(path) for path in glob.glob(os.path.join(root, "**"), recursive=True)
              if not os.path.isdir(path)}
     version = done("--version").stdout.decode().split()[1]
-    equal("what is installed", names, {
+    equal("what is installed", names - WORKER, {
         "tundish", "tundish.h", "tundish_cuda.h", "libtundish.a", "libtundish.so", "libtundish.so.0",
         f"libtundish.so.{version}", "tundish.pc", "tundish.1", "tundish.bash", "_tundish", "tundish.fish"})
     for name, folder in (("tundish.1", "man/man1"), ("tundish.bash", "bash-completion/completions"),

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "failure.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int fail(struct failure *failure, int result, const char *format, ...)
+{
+    va_list arguments;
+
+    if (!failure)
+        return result;
+    va_start(arguments, format);
+    vsnprintf(failure->text, sizeof(failure->text), format, arguments);
+    va_end(arguments);
+    return result;
+}
