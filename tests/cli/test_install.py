@@ -18,7 +18,7 @@ from test_cli import Skipped, TUNDISH, done, equal, run_all
 MESON, BUILD, COMPILER, EXAMPLES, MODEL = sys.argv[2:7]
 SANITIZE = os.environ.get("TUNDISH_SANITIZE", "none")
 COMMANDS = ("info", "plan", "load", "walk", "digest", "verify", "doctor")
-WORKER = {"tundish-generate"}  # where the libraries that worker/ takes are here
+WORKER = {"tundish-generate", "tundish-worker"}  # where the libraries that worker/ takes are here
 
 
 def output(*command, **options):

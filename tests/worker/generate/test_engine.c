@@ -402,10 +402,9 @@ int main(int argument_count, char **arguments)
     TCase *tests = tcase_create("all");
 
     path = argument_count > 1 ? arguments[1] : "";
-    if (models) {
-        snprintf(elsewhere, sizeof(elsewhere), "%s/stories260K/stories260K-f32.gguf", models);
+    snprintf(elsewhere, sizeof(elsewhere), "%s/stories260K/stories260K-f32.gguf", models ? models : "");
+    if (access(elsewhere, R_OK) == 0)
         path = elsewhere;
-    }
     if (access(path, R_OK) < 0) {
         printf("skipped: no stories260K at '%s' (TUNDISH_MODELS says where models lie)\n", path);
         return 77;
