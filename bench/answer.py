@@ -71,20 +71,25 @@ class Worker:
     def get(self, path):
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         connection.request("GET", path)
-        answer = connection.getresponse().read()
+        answer = connection.getresponse()
+        body = answer.read()
         connection.close()
-        return answer
+        return answer.status, json.loads(body)
+
+    def wait_ready(self):
+        while self.get("/readyz")[0] != 200:
+            time.sleep(0.001)
 
     def execute(self, text, tokens):
         """What came at last, and when the first of it did."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection, begun = http.client.HTTPConnection("127.0.0.1", self.port), time.monotonic_ns()
         connection.request("POST", "/v1/completions", json.dumps({
             "prompt": text, "max_tokens": tokens, "temperature": 0, "stream": True,
             "stream_options": {"include_usage": True}}), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         if answer.status != 200:
             raise RuntimeError(answer.read().decode())
-        first_ns, begun, usage, times = None, time.monotonic_ns(), {}, []
+        first_ns, usage, times = None, {}, []
         for line in answer:
             if not line.startswith(b"data: {"):
                 continue
@@ -121,8 +126,11 @@ def layers_of(build, model):
 def ours(build, model, count, ready):
     prepare(model)
     with Worker(build, model, "--ready", ready) as worker:
+        if ready == "all":
+            worker.wait_ready()
         run = worker.execute(prompt(count, "one"), 1)
-        load = json.loads(worker.get("/load"))
+        while (load := worker.get("/load")[1])["load_ns"] == 0:
+            time.sleep(0.001)
         run["ready_ns"], run["load_ns"] = load["ready_ns"], load["load_ns"]
         warm = [worker.execute(prompt(count, word), 1)["asked_first_ns"] for word in ("two", "three", "four")]
         run["warm_ns"] = min(warm)

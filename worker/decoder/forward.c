@@ -163,12 +163,11 @@ static void attend_head(const struct chunk *chunk, uint32_t head, uint32_t i, fl
     const uint16_t *keys = decoder->keys + cached, *values = decoder->values + cached;
     float scale = 1 / sqrtf((float)head_dim), *attended = decoder->attended + at;
 
+    vector_dots_f16(decoder->query + at, keys, count, head_dim, scores);
     for (uint32_t p = 0; p < count; p++)
-        scores[p] = scale * vector_dot_f16(decoder->query + at, keys + (size_t)p * head_dim, head_dim);
+        scores[p] *= scale;
     vector_softmax(scores, count);
-    memset(attended, 0, head_dim * sizeof(*attended));
-    for (uint32_t p = 0; p < count; p++)
-        vector_add_scaled_f16(scores[p], values + (size_t)p * head_dim, head_dim, attended);
+    vector_weighted_sum_f16(scores, values, count, head_dim, attended);
 }
 
 /* Of heads × tokens: the tokens of one head follow each other, for they look at the same keys. */

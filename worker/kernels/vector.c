@@ -36,6 +36,12 @@ static float dot_f16(const float *x, const uint16_t *y, uint32_t n)
     return lanes_added(lanes);
 }
 
+static void dots_f16(const float *x, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
+{
+    for (uint32_t row = 0; row < count; row++)
+        y[row] = dot_f16(x, rows + (size_t)row * n, n);
+}
+
 static void add_scaled_f16(float scale, const uint16_t *x, uint32_t n, float *y)
 {
     const struct tnd_kernel *kernel = decode_find(TND_F16);
@@ -50,7 +56,14 @@ static void add_scaled_f16(float scale, const uint16_t *x, uint32_t n, float *y)
     }
 }
 
-const struct vector_variant vector_c = {"c", dot, dot_f16, add_scaled_f16, scale_by, softmax, silu_multiply};
+static void weighted_sum_f16(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
+{
+    memset(y, 0, n * sizeof(*y));
+    for (uint32_t row = 0; row < count; row++)
+        add_scaled_f16(weights[row], rows + (size_t)row * n, n, y);
+}
+
+const struct vector_variant vector_c = {"c", dot, dots_f16, weighted_sum_f16, scale_by, softmax, silu_multiply};
 
 /* ---- Which one --------------------------------------------------------------------------------------------- */
 
@@ -85,14 +98,14 @@ void vector_silu_multiply(const float *gate, const float *up, uint32_t n, float 
     vector_variant_at(0)->silu_multiply(gate, up, n, y);
 }
 
-float vector_dot_f16(const float *x, const uint16_t *y, uint32_t n)
+void vector_dots_f16(const float *x, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
 {
-    return vector_variant_at(0)->dot_f16(x, y, n);
+    vector_variant_at(0)->dots_f16(x, rows, count, n, y);
 }
 
-void vector_add_scaled_f16(float scale, const uint16_t *x, uint32_t n, float *y)
+void vector_weighted_sum_f16(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
 {
-    vector_variant_at(0)->add_scaled_f16(scale, x, n, y);
+    vector_variant_at(0)->weighted_sum_f16(weights, rows, count, n, y);
 }
 
 void vector_to_f16(const float *x, uint32_t n, uint16_t *y)

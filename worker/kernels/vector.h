@@ -19,10 +19,11 @@ void vector_add(const float *x, uint32_t n, float *y);
 /* Turns n / 2 pairs, n even, by the angles whose cosines and sines stand in tables, [n / 2]. The i-th pair is x[i] and
  * x[i + n / 2] with halves, else x[2 * i] and x[2 * i + 1]. */
 void vector_rope(float *x, uint32_t n, const float *cosines, const float *sines, bool halves);
-/* Sum of x * y. */
-float vector_dot_f16(const float *x, const uint16_t *y, uint32_t n);
-/* y += scale * x */
-void vector_add_scaled_f16(float scale, const uint16_t *x, uint32_t n, float *y);
+/* What a head of attention does, with rows of F16 that lie one behind the other, [count][n].
+ * y[i] = sum of x * row i, i below count. */
+void vector_dots_f16(const float *x, const uint16_t *rows, uint32_t count, uint32_t n, float *y);
+/* y = sum of weights[i] * row i, [n]. */
+void vector_weighted_sum_f16(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y);
 /* Rounded to nearest even. */
 void vector_to_f16(const float *x, uint32_t n, uint16_t *y);
 

@@ -53,7 +53,7 @@ TARGET static float dot(const float *x, const float *y, uint32_t n)
     return sums_added(sums);
 }
 
-TARGET static float dot_f16(const float *x, const uint16_t *y, uint32_t n)
+INLINE float dot_f16(const float *x, const uint16_t *y, uint32_t n)
 {
     __m256 sums[REGISTERS] = {0};
     uint32_t i = 0;
@@ -71,14 +71,36 @@ TARGET static float dot_f16(const float *x, const uint16_t *y, uint32_t n)
     return sums_added(sums);
 }
 
-TARGET static void add_scaled_f16(float scale, const uint16_t *x, uint32_t n, float *y)
+TARGET static void dots_f16(const float *x, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
+{
+    for (uint32_t row = 0; row < count; row++)
+        y[row] = dot_f16(x, rows + (size_t)row * n, n);
+}
+
+/* Of LANES columns, whose sums stay in registers. */
+INLINE void sum_strip(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
+{
+    __m256 sums[REGISTERS] = {0};
+
+    for (uint32_t row = 0; row < count; row++)
+        for (int k = 0; k < REGISTERS; k++)
+            sums[k] = _mm256_fmadd_ps(_mm256_set1_ps(weights[row]), floats_at(rows + (size_t)row * n + WIDTH * k),
+                                      sums[k]);
+    for (int k = 0; k < REGISTERS; k++)
+        _mm256_storeu_ps(y + WIDTH * k, sums[k]);
+}
+
+TARGET static void weighted_sum_f16(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
 {
     uint32_t i = 0;
 
-    for (; n - i >= WIDTH; i += WIDTH)
-        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(_mm256_set1_ps(scale), floats_at(x + i), _mm256_loadu_ps(y + i)));
-    for (; i < n; i++)
-        y[i] = fmaf(scale, _cvtsh_ss(x[i]), y[i]);
+    for (; n - i >= LANES; i += LANES)
+        sum_strip(weights, rows + i, count, n, y + i);
+    for (; i < n; i++) {
+        y[i] = 0;
+        for (uint32_t row = 0; row < count; row++)
+            y[i] = fmaf(weights[row], _cvtsh_ss(rows[(size_t)row * n + i]), y[i]);
+    }
 }
 
-const struct vector_variant vector_avx2 = {"avx2", dot, dot_f16, add_scaled_f16, scale_by, softmax, silu_multiply};
+const struct vector_variant vector_avx2 = {"avx2", dot, dots_f16, weighted_sum_f16, scale_by, softmax, silu_multiply};

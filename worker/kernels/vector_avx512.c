@@ -7,6 +7,7 @@
 #include "kernels/vector_loops.h"
 
 #define WIDTH 16
+#define STRIP 64
 
 #define ALL 0xFFFF
 
@@ -55,7 +56,7 @@ TARGET static float dot(const float *x, const float *y, uint32_t n)
     return sums_added(low, high);
 }
 
-TARGET static float dot_f16(const float *x, const uint16_t *y, uint32_t n)
+INLINE float dot_f16(const float *x, const uint16_t *y, uint32_t n)
 {
     __m512 low = _mm512_setzero_ps(), high = low;
     uint32_t i = 0;
@@ -74,14 +75,35 @@ TARGET static float dot_f16(const float *x, const uint16_t *y, uint32_t n)
     return sums_added(low, high);
 }
 
-TARGET static void add_scaled_f16(float scale, const uint16_t *x, uint32_t n, float *y)
+TARGET static void dots_f16(const float *x, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
 {
-    for (uint32_t i = 0; i < n; i += WIDTH) {
-        __mmask16 mask = first(n - i);
-        __m512 sums = _mm512_maskz_loadu_ps(mask, y + i);
-
-        _mm512_mask_storeu_ps(y + i, mask, _mm512_fmadd_ps(_mm512_set1_ps(scale), halves_at(x + i, mask), sums));
-    }
+    for (uint32_t row = 0; row < count; row++)
+        y[row] = dot_f16(x, rows + (size_t)row * n, n);
 }
 
-const struct vector_variant vector_avx512 = {"avx512", dot, dot_f16, add_scaled_f16, scale_by, softmax, silu_multiply};
+/* Of STRIP columns at a time, whose sums stay in registers. */
+INLINE void sum_strip(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, uint32_t left, float *y)
+{
+    __m512 sums[STRIP / WIDTH] = {0};
+    __mmask16 masks[STRIP / WIDTH];
+
+    for (uint32_t k = 0; k < STRIP / WIDTH; k++)
+        masks[k] = left > k * WIDTH ? first(left - k * WIDTH) : 0;
+    for (uint32_t row = 0; row < count; row++) {
+        __m512 weight = _mm512_set1_ps(weights[row]);
+        const uint16_t *at = rows + (size_t)row * n;
+
+        for (uint32_t k = 0; k < STRIP / WIDTH; k++)
+            sums[k] = _mm512_fmadd_ps(weight, halves_at(at + k * WIDTH, masks[k]), sums[k]);
+    }
+    for (uint32_t k = 0; k < STRIP / WIDTH; k++)
+        _mm512_mask_storeu_ps(y + k * WIDTH, masks[k], sums[k]);
+}
+
+TARGET static void weighted_sum_f16(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i += STRIP)
+        sum_strip(weights, rows + i, count, n, n - i, y + i);
+}
+
+const struct vector_variant vector_avx512 = {"avx512", dot, dots_f16, weighted_sum_f16, scale_by, softmax, silu_multiply};

@@ -7,7 +7,8 @@
  * that need more than every processor has, and INLINE, which is that and inlining.
  *
  * Sums have LANES lanes: lane i % LANES takes element i, sum = fma(a, b, sum), of vectors padded with zeros to whole
- * LANES. Halves are added up until one is left. So all variants give the same bits. */
+ * LANES. Halves are added up until one is left. A weighted sum is fma(weight, element, sum) row after row, from zero. So
+ * all variants give the same bits. */
 
 #include <math.h>
 #include <stdbool.h>
@@ -19,8 +20,8 @@
 struct vector_variant {
     const char *name;
     float (*dot)(const float *x, const float *y, uint32_t n);
-    float (*dot_f16)(const float *x, const uint16_t *y, uint32_t n);
-    void (*add_scaled_f16)(float scale, const uint16_t *x, uint32_t n, float *y);
+    void (*dots_f16)(const float *x, const uint16_t *rows, uint32_t count, uint32_t n, float *y);
+    void (*weighted_sum_f16)(const float *weights, const uint16_t *rows, uint32_t count, uint32_t n, float *y);
     void (*scale)(const float *x, const float *weight, uint32_t n, float scale, float *y); /* y = x * scale * weight */
     void (*softmax)(float *x, uint32_t n);
     void (*silu_multiply)(const float *gate, const float *up, uint32_t n, float *y);
