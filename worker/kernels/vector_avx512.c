@@ -106,4 +106,5 @@ TARGET static void weighted_sum_f16(const float *weights, const uint16_t *rows, 
         sum_strip(weights, rows + i, count, n, n - i, y + i);
 }
 
-const struct vector_variant vector_avx512 = {"avx512", dot, dots_f16, weighted_sum_f16, scale_by, softmax, silu_multiply};
+const struct vector_variant vector_avx512 = {"avx512", dot,     dots_f16,     weighted_sum_f16,
+                                             scale_by, softmax, silu_multiply};

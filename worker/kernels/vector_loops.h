@@ -7,8 +7,8 @@
  * that need more than every processor has, and INLINE, which is that and inlining.
  *
  * Sums have LANES lanes: lane i % LANES takes element i, sum = fma(a, b, sum), of vectors padded with zeros to whole
- * LANES. Halves are added up until one is left. A weighted sum is fma(weight, element, sum) row after row, from zero. So
- * all variants give the same bits. */
+ * LANES. Halves are added up until one is left. A weighted sum is fma(weight, element, sum), row after row, from zero.
+ * So all variants give the same bits. */
 
 #include <math.h>
 #include <stdbool.h>
