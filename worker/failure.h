@@ -9,7 +9,7 @@ struct failure {
     char text[512];
 };
 
-/* Writes the sentence and returns result. Takes NULL. */
+/* Writes the sentence, as UTF-8 without control characters, and returns result. Takes NULL. */
 __attribute__((format(printf, 3, 4))) int fail(struct failure *failure, int result, const char *format, ...);
 
 #endif

@@ -4,6 +4,7 @@
 
 /* A model that answers prompts: model, load, tokenizer, decoder and team in one. */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,6 +63,7 @@ struct generation_request {
     float top_p;               /* 0 or 1: all */
     uint32_t top_k;            /* 0: all */
     uint64_t seed;
+    const atomic_bool *canceled; /* NULL: by engine_stop() only; else whoever asks to end it sets this before that */
     const char *const *stops;  /* [stop_count] texts that end the generation, and are not told */
     size_t stop_count;         /* none is "" or begins inside a UTF-8 sequence */
 };

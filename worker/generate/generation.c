@@ -29,7 +29,7 @@ struct generation {
 
 /* ---- One at a time ----------------------------------------------------------------------------------------- */
 
-static int begin(struct engine *engine, struct failure *failure)
+static int begin(struct engine *engine, const struct generation_request *request, struct failure *failure)
 {
     int r = 0;
 
@@ -38,6 +38,8 @@ static int begin(struct engine *engine, struct failure *failure)
         r = fail(failure, -EAGAIN, "another generation is under way");
     else
         engine->busy = true;
+    if (r >= 0 && request->canceled && atomic_load(request->canceled))
+        engine->stopped = true;
     pthread_mutex_unlock(&engine->mutex);
     return r;
 }
@@ -175,10 +177,15 @@ static int run(struct generation *generation, const int32_t *tokens, uint32_t co
 {
     struct engine *engine = generation->engine;
     uint32_t at = decoder_length(engine->decoder);
-    int r = decoder_run(engine->decoder, tokens, count, engine->logits, generation->failure);
+    struct failure failure = {""};
+    int r = decoder_run(engine->decoder, tokens, count, engine->logits, &failure);
 
     if (r >= 0)
         memcpy(engine->sequence + at, tokens, count * sizeof(*tokens));
+    else
+        fail(generation->failure, r, "%s", failure.text);
+    if (r == -EIO || r == -EBADMSG) /* a layer of a window, whose load goes on: but the file is not what it was */
+        engine_set_failed(engine, r, &failure);
     return r;
 }
 
@@ -259,7 +266,7 @@ int engine_generate(struct engine *engine, const struct generation_request *requ
     struct generation generation = {.engine = engine, .request = request, .tell = tell, .cookie = cookie,
                                     .failure = failure, .result = {.finish = GENERATION_CANCELED}};
     uint64_t start_ns = engine_now_ns();
-    int r = begin(engine, failure);
+    int r = begin(engine, request, failure);
 
     if (r < 0)
         return r;

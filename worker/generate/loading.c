@@ -22,17 +22,26 @@ static void tell(struct engine *engine)
     eventfd_write(engine->event_fd, 1);
 }
 
-static void set_phase(struct engine *engine, enum engine_phase phase)
+static void set_loading(struct engine *engine)
 {
     pthread_mutex_lock(&engine->mutex);
-    engine->phase = phase;
-    if (phase == ENGINE_LOADED)
-        engine->load_ns = engine_now_ns() - engine->created_ns;
+    engine->phase = ENGINE_LOADING;
     tell(engine);
     pthread_mutex_unlock(&engine->mutex);
 }
 
-static void set_failed(struct engine *engine, int result, const struct failure *failure)
+static void set_loaded(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->mutex);
+    if (engine->phase == ENGINE_LOADING) {
+        engine->phase = ENGINE_LOADED;
+        engine->load_ns = engine_now_ns() - engine->created_ns;
+        tell(engine);
+    }
+    pthread_mutex_unlock(&engine->mutex);
+}
+
+void engine_set_failed(struct engine *engine, int result, const struct failure *failure)
 {
     pthread_mutex_lock(&engine->mutex);
     engine->phase = ENGINE_FAILED;
@@ -198,8 +207,8 @@ static int look(struct engine *engine, struct failure *failure)
         if (r < 0)
             return fail(failure, r, "%s", tnd_load_error(engine->load));
     }
-    if (engine->phase == ENGINE_LOADING && (progress.ended || has_turned(engine->load)))
-        set_phase(engine, ENGINE_LOADED);
+    if (progress.ended || has_turned(engine->load))
+        set_loaded(engine);
     return 0;
 }
 
@@ -232,10 +241,10 @@ void *loading_run(void *cookie)
     int r = open_all(engine, &failure);
 
     if (r >= 0) {
-        set_phase(engine, ENGINE_LOADING);
+        set_loading(engine);
         r = watch(engine, &failure);
     }
     if (r < 0)
-        set_failed(engine, r, &failure);
+        engine_set_failed(engine, r, &failure);
     return NULL;
 }

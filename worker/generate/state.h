@@ -37,6 +37,8 @@ struct engine {
 };
 
 uint64_t engine_now_ns(void);
+/* Nothing more is to come of it. Threads: any. */
+void engine_set_failed(struct engine *engine, int result, const struct failure *failure);
 
 /* The thread: opens, loads, and watches the load until engine_destroy(). */
 void *loading_run(void *cookie);

@@ -337,7 +337,6 @@ static int start(struct server *server)
     const struct engine_options options = {
         .path = server->options.model,
         .resident_bytes = server->options.resident_bytes,
-        .lazy = TND_LAZY_BACKGROUND,
     };
     int r = http_create(server, &server->http);
 

@@ -21,7 +21,8 @@ struct server_options {
     const char *model;        /* its path */
     const char *host;         /* an address in numbers, of IPv4 or IPv6 */
     uint16_t port;            /* 0: any that is free */
-    bool ready_all;           /* ready once all is loaded; before that prompts are refused. Else they wait or begin */
+    bool ready_all;           /* ready once all is loaded, or in a window the first layer; before that prompts are
+                                 refused. Else they wait or begin */
     uint64_t resident_bytes;  /* 0: the whole model */
     const char *callback_url; /* NULL: none */
 };

@@ -20,9 +20,9 @@ bool status_is_ready(const struct server *server)
 {
     const struct engine_status *status = &server->status;
 
-    return server->options.ready_all ? status->phase == ENGINE_LOADED
-                                     : status->phase == ENGINE_LOADED ||
-                                           (status->phase == ENGINE_LOADING && status->first_layer);
+    if (status->phase == ENGINE_LOADING && (!server->options.ready_all || server->options.resident_bytes > 0))
+        return status->first_layer; /* all of a window's layers have come only when a prompt was computed */
+    return status->phase == ENGINE_LOADED;
 }
 
 static void add_load(cJSON *json, struct server *server)

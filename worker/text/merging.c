@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "text/utf8.h"
+#include "utf8.h"
 
 #define NONE UINT32_MAX
 

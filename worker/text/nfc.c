@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "text/nfc_table.h"
-#include "text/utf8.h"
+#include "utf8.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 

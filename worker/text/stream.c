@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "text/parts.h"
-#include "text/utf8.h"
+#include "utf8.h"
 
 void tokenizer_stream_init(struct tokenizer_stream *stream, const struct tokenizer *tokenizer, bool at_start)
 {

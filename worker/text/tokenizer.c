@@ -8,7 +8,7 @@
 #include "text/merging.h"
 #include "text/nfc.h"
 #include "text/parts.h"
-#include "text/utf8.h"
+#include "utf8.h"
 
 #define WORD_MARK "\xE2\x96\x81" /* U+2581, which vocabularies of SPELLING_WORDS take for a space */
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text/utf8.h"
+#include "utf8.h"
 
 #define WORD_MARK "\xE2\x96\x81" /* U+2581, which stands for a space */
 

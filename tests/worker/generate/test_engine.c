@@ -352,6 +352,7 @@ START_TEST(cut)
     const struct generation_request request = {.prompt = "", .tokens_max = TOKENS};
     const struct engine_options options = {.path = copy, .resident_percent = 50, .io = TND_ENGINE_THREADS};
     struct generation_result result;
+    struct engine_status status;
     struct engine *engine;
 
     copy_model(copy);
@@ -365,6 +366,9 @@ START_TEST(cut)
 
         ck_assert_msg(r == -EBADMSG || r == -EIO, "%d: %s", r, failure.text);
         ck_assert_ptr_nonnull(strstr(failure.text, copy));
+        engine_status(engine, &status); /* although the library's load goes on */
+        ck_assert_int_eq(status.phase, ENGINE_FAILED);
+        ck_assert_int_eq(status.result, r);
     }
     engine_destroy(&engine);
     unlink(copy);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef WORKER_TEXT_UTF8_H
-#define WORKER_TEXT_UTF8_H
+#ifndef WORKER_UTF8_H
+#define WORKER_UTF8_H
 
 /* UTF-8 as Unicode's table of well-formed byte sequences has it: no surrogates, nothing longer than needed. */
 
