@@ -196,7 +196,8 @@ def first_tokens(options, model, aims, groups):
                         for key in ("ready_ns", "load_ns", "warm_ns", "first_ns")),
                       spread(times, 3), spread(against, 2), spread(peer, 2) if peer else "–"])
         aims.append([f"{model.name}, {count} tokens: (exec to first token − head) ÷ predicted",
-                     f"≤ {PREDICTED_TIMES_MAX}", spread(times, 3), "yes" if median(times) <= PREDICTED_TIMES_MAX else "no"])
+                     f"≤ {PREDICTED_TIMES_MAX}", spread(times, 3),
+                     "yes" if median(times) <= PREDICTED_TIMES_MAX else "no"])
     print(f"\n### {model.name}: from exec to the first token, cold, ms\n")
     print_table(["tokens", "first layer there", "all there", "the same prompt once all is there", "first token",
                  "less the head, ÷ predicted", "load first ÷ ours", "llama.cpp ÷ ours"], lines)
