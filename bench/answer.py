@@ -29,7 +29,7 @@ from contender import spread
 from run import CACHE, HERE, machine, print_table, processor_ticks, shown, steal_share
 from state import HeldMemory, make_cold
 
-MODELS = ("bench/qwen2.5-0.5b-f16.gguf", "models/SmolLM2-135M-Instruct.Q4_1.gguf")
+MODELS = ("models/qwen2.5-coder-0.5b-q4_k_m.gguf", "models/SmolLM2-135M-Instruct.Q4_1.gguf")
 PROMPT_TOKENS = (8, 64, 512)
 DECODED_TOKENS = 64
 IDLE_S = 5
@@ -247,7 +247,7 @@ def main():
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON goes (bench/results)")
     options = parser.parse_args()
     options.build = options.build.resolve()
-    paths = options.models or [CACHE / name for name in MODELS]
+    paths = options.models or [path for path in (CACHE / name for name in MODELS) if path.exists()]
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     ticks, host, aims, groups = processor_ticks(), machine(), [], []
 

@@ -32,13 +32,15 @@ import reference
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 STORIES = "stories260K"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+QWEN = "qwen2.5-coder-0.5b-q4_k_m.gguf"
 CLOSE = 0.05  # two logits nearer than this may change places
 ALIKE = 0.01  # of the same sums in another order
 KL_MAX = 1e-3
 KL_MEAN_QUANTISED = 0.02  # activations are rounded to 8 bits too
 QUANTISED_AGREE_MIN = 0.9
 CHUNK = 128  # of the decoder
-# SmolLM2's template with "What is the capital of France?", and some French: 64 tokens.
+# SmolLM2's template with "What is the capital of France?", and some French: 64 tokens. To Qwen they
+# mean something else, as good.
 CHAT = [1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2,
         198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198, 60, 23, 39614, 1141, 552,
         28, 2618, 2828, 313, 7712, 769, 28, 2618, 2849, 1558, 28, 2618, 2849, 1558, 26261, 11708, 46767, 28, 2618,
@@ -197,14 +199,14 @@ def check_alike(one, other, tokens):
     assert np.allclose(one, other, atol=ALIKE), f"the logits are {np.abs(one - other).max()} apart"
 
 
-# ---- SmolLM2 ----
+# ---- Real models ----
 
-def write_f16(source, path):
+def write_f16(source, arch, path):
     """The same model, its blocks as the package decodes them."""
     reader = gguf.GGUFReader(source)
     keys = []
     for field in reader.fields.values():
-        if field.name.startswith("llama."):
+        if field.name.startswith(f"{arch}."):
             kind = {gguf.GGUFValueType.UINT32: "uint32", gguf.GGUFValueType.FLOAT32: "float32"}[field.types[0]]
             keys.append((field.name, kind, field.contents()))
     tensors = {}
@@ -212,18 +214,18 @@ def write_f16(source, path):
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         values = values.reshape([int(n) for n in reversed(tensor.shape)])
         tensors[tensor.name] = values.astype(np.float16 if values.ndim == 2 else np.float32)
-    made.write_gguf(path, "llama", keys, tensors)
+    made.write_gguf(path, arch, keys, tensors)
 
 
-def test_smollm2(models, folder):
-    source = os.path.join(models, SMOLLM2)
+def test_real(models, name, arch, folder):
+    source = os.path.join(models, name)
     if not os.path.exists(source):
-        case(SMOLLM2, lambda: skip(f"not in {models}; ./demo brings it"))
+        case(name, lambda: skip(f"not in {models}"))
         return
-    path = os.path.join(folder, "smollm2-f16.gguf")
-    write_f16(source, path)
-    case("SmolLM2 as F16", compare, path, CHAT)
-    case("SmolLM2 as it is", compare, source, CHAT, True)
+    path = os.path.join(folder, "f16.gguf")
+    write_f16(source, arch, path)
+    case(f"{name} as F16", compare, path, CHAT)
+    case(f"{name} as it is", compare, source, CHAT, True)
 
 
 def skip(reason):
@@ -248,7 +250,8 @@ def main():
     test_stories(os.path.join(models_folder(arguments.models, STORIES), STORIES))
     with tempfile.TemporaryDirectory(prefix="tundish-decoder-") as folder:
         test_made(folder)
-        test_smollm2(models_folder(arguments.models, SMOLLM2), folder)
+        test_real(models_folder(arguments.models, SMOLLM2), SMOLLM2, "llama", folder)
+        test_real(models_folder(arguments.models, QWEN), QWEN, "qwen2", folder)
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return 1 if counts["failed"] or not counts["passed"] else 0
 

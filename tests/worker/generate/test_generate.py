@@ -23,7 +23,13 @@ import tempfile
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 STORIES = "stories260K"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-BEGINNING = "Once upon a time, there was a little girl named Lily."
+# What llama.cpp (llama-cpp-python 0.3.36) makes of stories260K in F32 from nothing, at temperature 0.
+STORY = """Once upon a time, there was a little girl named Lily. She loved to play outside in the park. \
+One day, she saw a big, red ball. She wanted to play with it, but it was too high.
+Lily's mom said, "Lily, let's go to the park." Lily was sad and didn't know what to do. \
+She said, "I want to play with your ball, but I can't find it."
+Lily was sad and didn't know what to do. She said, "I'm sorry, Lily. I didn't know what to do."
+Lily didn't want to help her mom, so"""
 ENGINES = ("auto", "uring", "threads", "mmap")
 SECONDS_MAX = 300
 KEYS = {"text", "prompt_tokens", "tokens", "finish_reason", "load_ns", "first_token_ns", "tokens_per_s"}
@@ -82,10 +88,10 @@ def refused(code, words, *arguments, **more):
 # ---- the text ----
 
 def check_start(model):
-    done = run(model, "-p", "", "-n", "40")
+    done = run(model, "-p", "", "-n", "200")
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode().startswith(BEGINNING), done.stdout.decode()
-    assert re.search(r"load [\d.]+ ms, .* first token [\d.]+ ms, 40 tokens, [\d.]+ tokens/s", done.stderr.decode()), \
+    assert done.stdout.decode().startswith(STORY), done.stdout.decode()
+    assert re.search(r"load [\d.]+ ms, .* first token [\d.]+ ms, 200 tokens, [\d.]+ tokens/s", done.stderr.decode()), \
         done.stderr.decode()
 
 
