@@ -7,6 +7,14 @@
 
 #include "utf8.h"
 
+/* Of ASCII, or of the 32 that Unicode has beside them. */
+static bool is_control(const char *sequence, size_t length)
+{
+    uint32_t character = utf8_character(sequence, length);
+
+    return character < 0x20 || (character >= 0x7F && character < 0xA0);
+}
+
 /* Names come from files: nothing that moves a terminal's cursor or that JSON has no room for, also where a sequence was
  * cut. */
 static void make_plain(char *text, size_t bytes)
@@ -15,8 +23,8 @@ static void make_plain(char *text, size_t bytes)
         bool whole;
 
         length = utf8_sequence(text + i, bytes - i, &whole);
-        for (size_t k = i; k < i + length && (!whole || (length == 1 && (text[k] < 0x20 || text[k] == 0x7F))); k++)
-            text[k] = '?';
+        if (!whole || is_control(text + i, length))
+            memset(text + i, '?', length);
     }
 }
 

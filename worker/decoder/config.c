@@ -3,15 +3,13 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "decoder/architecture.h"
+#include "file.h"
 
 /* With these no product of sizes leaves 64 bits. */
 #define LAYERS_MAX 4096
@@ -299,50 +297,14 @@ static int read_gguf(const struct tnd_model *model, struct decoder_config *confi
 
 /* ---- config.json ------------------------------------------------------------------------------------------- */
 
-/* The whole file with a NUL behind it; the caller frees. */
-static int read_file(const char *path, char **ret_text, struct failure *failure)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would be waited for */
-    struct stat status;
-    size_t have = 0;
-    ssize_t got = 0;
-    char *text;
-
-    if (fd < 0)
-        return fail(failure, errno == ENOENT || errno == EACCES || errno == ENOMEM ? -errno : -EIO, "%s: %s", path,
-                    strerror(errno));
-    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
-        close(fd);
-        return fail(failure, -ENOENT, "%s is no regular file", path);
-    }
-    text = malloc(JSON_BYTES_MAX + 1);
-    while (text && have <= JSON_BYTES_MAX && (got = read(fd, text + have, JSON_BYTES_MAX + 1 - have)) > 0)
-        have += (size_t)got;
-    close(fd);
-    if (text && got == 0 && have <= JSON_BYTES_MAX) {
-        text[have] = '\0';
-        *ret_text = text;
-        return 0;
-    }
-    free(text);
-    if (!text)
-        return fail(failure, -ENOMEM, "out of memory for %s", path);
-    return got < 0 ? fail(failure, -EIO, "%s cannot be read", path)
-                   : fail(failure, -EFBIG, "%s has more than %u bytes", path, JSON_BYTES_MAX);
-}
-
 /* What would change the sums, and is not computed. */
 static int json_refuse(const cJSON *json, struct failure *failure)
 {
     const cJSON *act = cJSON_GetObjectItemCaseSensitive(json, "hidden_act");
-    const cJSON *partial = cJSON_GetObjectItemCaseSensitive(json, "partial_rotary_factor");
 
     if (cJSON_IsString(act) && strcmp(act->valuestring, "silu") != 0)
         return fail(failure, -ENOTSUP, "hidden_act in config.json is '%.*s': only silu is handled", SHOWN_BYTES,
                     act->valuestring);
-    if (cJSON_IsNumber(partial) && partial->valuedouble != 1)
-        return fail(failure, -ENOTSUP, "partial_rotary_factor in config.json is %g: only 1 is handled",
-                    partial->valuedouble);
     if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "use_sliding_window")))
         return fail(failure, -ENOTSUP, "use_sliding_window in config.json is true, which is not handled");
     return 0;
@@ -369,28 +331,51 @@ static int json_llama3(const struct source *rope, struct decoder_config *config,
     return 0;
 }
 
+/* NULL also where it is null. */
+static const cJSON *find_item(const cJSON *json, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
+
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+/* At the top, or, in newer files, among the parameters. */
+static int json_refuse_partial(const cJSON *json, struct failure *failure)
+{
+    const cJSON *partial = cJSON_GetObjectItemCaseSensitive(json, "partial_rotary_factor");
+
+    if (cJSON_IsNumber(partial) && partial->valuedouble != 1)
+        return fail(failure, -ENOTSUP, "partial_rotary_factor in config.json is %g: only 1 is handled",
+                    partial->valuedouble);
+    return 0;
+}
+
 /* rope_scaling, which newer files call rope_parameters; its type was once called just that. */
 static int json_rope(const cJSON *json, struct decoder_config *config, struct failure *failure)
 {
     const struct key base_key = {NULL, "rope_theta"}, factor_key = {NULL, "factor"};
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "rope_parameters");
+    const cJSON *item = find_item(json, "rope_parameters");
     struct source source = {.json = json};
     const cJSON *type;
     int r = find_real(&source, &base_key, 0, 1e12, &config->rope_base, failure);
 
     if (!item)
-        item = cJSON_GetObjectItemCaseSensitive(json, "rope_scaling");
-    if (r < 0 || !item || cJSON_IsNull(item))
+        item = find_item(json, "rope_scaling");
+    if (r >= 0)
+        r = json_refuse_partial(json, failure);
+    if (r < 0 || !item)
         return r < 0 ? r : 0;
     if (!cJSON_IsObject(item))
         return fail(failure, -EBADMSG, "%s in config.json is no object", item->string);
     source.json = item;
     r = find_real(&source, &base_key, 0, 1e12, &config->rope_base, failure);
+    if (r >= 0)
+        r = json_refuse_partial(item, failure);
     if (r < 0)
         return r;
-    type = cJSON_GetObjectItemCaseSensitive(item, "rope_type");
+    type = find_item(item, "rope_type");
     if (!type)
-        type = cJSON_GetObjectItemCaseSensitive(item, "type");
+        type = find_item(item, "type");
     if (!cJSON_IsString(type))
         return fail(failure, -EBADMSG, "rope_type of %s in config.json is missing or no string", item->string);
     if (strcmp(type->valuestring, "default") == 0)
@@ -410,6 +395,7 @@ static int read_json(const cJSON *json, struct decoder_config *config, struct fa
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(json, "model_type");
     const struct source source = {.json = json};
     const struct architecture *architecture;
+    const cJSON *tied;
     int r;
 
     if (!cJSON_IsString(type))
@@ -421,6 +407,8 @@ static int read_json(const cJSON *json, struct decoder_config *config, struct fa
     config->architecture = architecture->name;
     config->biases = architecture->biases;
     config->rope_halves = true;
+    tied = cJSON_GetObjectItemCaseSensitive(json, "tie_word_embeddings");
+    config->head = cJSON_IsTrue(tied) ? HEAD_TIED : cJSON_IsFalse(tied) ? HEAD_OWN : HEAD_AS_FOUND;
     r = json_refuse(json, failure);
     if (r >= 0)
         r = read_numbers(&source, config, failure);
@@ -429,21 +417,10 @@ static int read_json(const cJSON *json, struct decoder_config *config, struct fa
 
 static int read_folder(const char *folder, struct decoder_config *config, struct failure *failure)
 {
-    char path[4096];
-    char *text = NULL;
-    cJSON *json;
-    int r;
+    cJSON *json = NULL;
+    int r = file_read_json(folder, "config.json", JSON_BYTES_MAX, &json, failure);
 
-    if (snprintf(path, sizeof(path), "%s/config.json", folder) >= (int)sizeof(path))
-        return fail(failure, -ENOENT, "the path of config.json is too long");
-    r = read_file(path, &text, failure);
-    if (r < 0)
-        return r;
-    json = cJSON_ParseWithOpts(text, NULL, true);
-    free(text);
-    if (!cJSON_IsObject(json))
-        r = fail(failure, -EBADMSG, "%s is no JSON object", path);
-    else
+    if (r >= 0)
         r = read_json(json, config, failure);
     cJSON_Delete(json);
     return r;

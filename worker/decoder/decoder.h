@@ -24,6 +24,7 @@ struct decoder_config {
     uint32_t rope_dims;  /* of each head, the first ones: those that are rotated */
     bool rope_halves;    /* element i turns with i + rope_dims / 2; else 2i with 2i + 1 */
     bool biases;         /* of query, key and value */
+    enum { HEAD_AS_FOUND, HEAD_TIED, HEAD_OWN } head; /* the embedding where no other is found, always, never */
     enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 } rope_scaling;
     float rope_factor;   /* of the last two; the rest of ROPE_LLAMA3 */
     float rope_low_factor, rope_high_factor;

@@ -135,9 +135,14 @@ static int find_shared(const struct search *search, uint32_t shared[SHARED_WEIGH
         if (r == 0 && (i == WEIGHT_EMBEDDING || i == WEIGHT_OUTPUT_NORM))
             r = fail(search->failure, -EBADMSG, "tensor %s is missing", name);
     }
-    if (r >= 0 && shared[WEIGHT_OUTPUT] == WEIGHT_NONE)
+    if (r < 0)
+        return r;
+    if (shared[WEIGHT_OUTPUT] == WEIGHT_NONE && search->config->head == HEAD_OWN)
+        return fail(search->failure, -EBADMSG, "tensor %s is missing, and tie_word_embeddings in config.json is false",
+                    shared_weight_specs[WEIGHT_OUTPUT].huggingface);
+    if (shared[WEIGHT_OUTPUT] == WEIGHT_NONE || search->config->head == HEAD_TIED)
         shared[WEIGHT_OUTPUT] = shared[WEIGHT_EMBEDDING];
-    return r < 0 ? r : 0;
+    return 0;
 }
 
 /* ---- No other ---------------------------------------------------------------------------------------------- */

@@ -225,8 +225,11 @@ static int watch(struct engine *engine, struct failure *failure)
         r = look(engine, failure);
         if (r < 0)
             return r;
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
-            return fail(failure, -EIO, "poll: %s", strerror(errno));
+        if (poll(fds, 2, -1) < 0) {
+            if (errno != EINTR)
+                return fail(failure, -EIO, "poll: %s", strerror(errno));
+            continue;
+        }
         if (fds[1].revents)
             return 0;
         if (fds[0].revents)

@@ -9,7 +9,9 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -176,15 +178,59 @@ uint32_t team_size(const struct team *team)
     return team->size;
 }
 
+/* Cores' time that a cgroup may take, rounded up; UINT32_MAX: as much as there is. */
+static uint32_t quota_of(const char *group)
+{
+    char path[PATH_MAX];
+    unsigned long long quota, period;
+    uint32_t most = UINT32_MAX;
+    FILE *file;
+
+    if (snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group) >= (int)sizeof(path))
+        return most;
+    file = fopen(path, "re");
+    if (file && fscanf(file, "%llu %llu", &quota, &period) == 2 && period > 0 && quota / period < most)
+        most = (uint32_t)((quota + period - 1) / period);
+    if (file)
+        fclose(file);
+    return most > 0 ? most : 1;
+}
+
+/* The least of what its cgroup and those above it may take. */
+static uint32_t quota(void)
+{
+    char line[PATH_MAX], *group = NULL;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    uint32_t least = UINT32_MAX;
+
+    while (file && !group && fgets(line, sizeof(line), file))
+        group = strncmp(line, "0::/", 4) == 0 ? line + 3 : NULL;
+    if (file)
+        fclose(file);
+    if (!group)
+        return least;
+    group[strcspn(group, "\n")] = '\0';
+    for (char *end = group + strlen(group); end; end = strrchr(group, '/')) {
+        uint32_t most;
+
+        *end = '\0';
+        most = quota_of(group);
+        least = most < least ? most : least;
+    }
+    return least;
+}
+
+/* That this process may run on at once; at least 1. */
 static uint32_t cores(void)
 {
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t count = online > 0 ? (uint32_t)online : 1, most = quota();
     cpu_set_t set;
-    long online;
 
-    if (sched_getaffinity(0, sizeof(set), &set) == 0)
-        return (uint32_t)CPU_COUNT(&set);
-    online = sysconf(_SC_NPROCESSORS_ONLN); /* more cores than the set has room for */
-    return online > 0 ? (uint32_t)online : 1;
+    /* Refused where there are more than the set has room for. */
+    if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0)
+        count = (uint32_t)CPU_COUNT(&set);
+    return count < most ? count : most;
 }
 
 /* Signals are for the caller's other threads. */
@@ -219,6 +265,8 @@ int team_create(uint32_t thread_count, struct team **ret_team)
 
         *member = (struct member){.team = team, .index = team->size};
         r = start(member);
+        if (r < 0 && thread_count == 0) /* as many as may be had */
+            break;
         if (r < 0) {
             team_destroy(&team);
             return r;

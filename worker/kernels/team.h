@@ -8,7 +8,8 @@
 
 struct team;
 
-/* thread_count: with the caller's own; 0 = as many as cores that this process may run on.
+/* thread_count: with the caller's own; 0 = as many as cores that this process and its cgroup may use, or as threads
+ * that it may start.
  * Returns 0, -ENOMEM, -EAGAIN no thread is to be had. */
 int team_create(uint32_t thread_count, struct team **ret_team);
 void team_destroy(struct team **team); /* takes NULL */

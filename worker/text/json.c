@@ -4,70 +4,15 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "file.h"
 #include "text/parts.h"
 
-enum { JSON_BYTES_MAX = 1 << 27, STEPS_MAX = 8 };
-
-#define WORD_MARK "\xE2\x96\x81" /* U+2581, which stands for a space */
-
-/* A file's bytes and a NUL. -ENOENT, -EACCES, -EFBIG, -EIO, -ENOMEM. */
-static int read_file(const char *path, char **ret_text, size_t *ret_bytes, struct failure *failure)
-{
-    int file = open(path, O_RDONLY | O_CLOEXEC), r = file < 0 ? -errno : 0;
-    struct stat status = {0};
-    char *text = NULL;
-    size_t bytes = 0;
-    ssize_t got = 1;
-
-    if (r < 0)
-        return fail(failure, r == -ENOENT || r == -EACCES ? r : -EIO, "cannot open %s: %s", path, strerror(-r));
-    if (fstat(file, &status) < 0 || !S_ISREG(status.st_mode))
-        r = fail(failure, -EIO, "%s is no ordinary file", path);
-    else if (status.st_size > JSON_BYTES_MAX)
-        r = fail(failure, -EFBIG, "%s has %lld bytes, at most %d", path, (long long)status.st_size, JSON_BYTES_MAX);
-    else if (!(text = malloc((size_t)status.st_size + 1)))
-        r = fail(failure, -ENOMEM, "no memory for the %lld bytes of %s", (long long)status.st_size, path);
-    while (r == 0 && got > 0 && bytes < (size_t)status.st_size) {
-        got = read(file, text + bytes, (size_t)status.st_size - bytes);
-        if (got < 0)
-            r = fail(failure, -EIO, "cannot read %s: %s", path, strerror(errno));
-        else
-            bytes += (size_t)got;
-    }
-    close(file);
-    if (r < 0) {
-        free(text);
-        return r;
-    }
-    text[bytes] = 0;
-    *ret_text = text;
-    *ret_bytes = bytes;
-    return 0;
-}
-
-static int parse_file(const char *folder, const char *name, cJSON **ret_root, struct failure *failure)
-{
-    char path[PATH_MAX], *text = NULL;
-    size_t bytes = 0;
-    int r;
-
-    if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
-        return fail(failure, -EFBIG, "the path of %s has more than %zu bytes", name, sizeof(path) - 1);
-    r = read_file(path, &text, &bytes, failure);
-    if (r < 0)
-        return r;
-    *ret_root = cJSON_ParseWithLength(text, bytes);
-    free(text);
-    return cJSON_IsObject(*ret_root) ? 0 : fail(failure, -EBADMSG, "%s holds no object of JSON", path);
-}
+/* The largest ones known have 33 MB, and 3 MB. */
+enum { TOKENIZER_BYTES_MAX = 64 << 20, CONFIG_BYTES_MAX = 8 << 20, STEPS_MAX = 8 };
 
 static const cJSON *get(const cJSON *object, const char *key)
 {
@@ -381,23 +326,66 @@ static const char *default_template(const cJSON *config)
     return get_text(config, "chat_template");
 }
 
-static int read_config(struct tokenizer *tokenizer, const cJSON *root, const cJSON *config, struct failure *failure)
+/* Newer folders have the template in a file of its own. */
+static int read_template_file(struct tokenizer *tokenizer, const char *folder, struct failure *failure)
 {
+    size_t bytes;
+    char *text;
+    int r = file_read(folder, "chat_template.jinja", CHAT_TEMPLATE_BYTES_MAX, &text, &bytes, failure);
+
+    if (r == 0) {
+        r = tokenizer_set_chat_template(tokenizer, text, bytes, failure);
+        free(text);
+    }
+    return r == -ENOENT ? 0 : r;
+}
+
+static int read_config(struct tokenizer *tokenizer, const cJSON *root, const char *folder, struct failure *failure)
+{
+    cJSON *config = NULL;
+    int r = file_read_json(folder, "tokenizer_config.json", CONFIG_BYTES_MAX, &config, failure);
     const char *template = default_template(config);
     int32_t bos = named_token(root, config, "bos_token");
 
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
     tokenizer->bos = bos >= 0 ? bos : tokenizer->bos;
     if (cJSON_IsBool(get(config, "add_bos_token")))
         tokenizer->begins = get_flag(config, "add_bos_token");
     tokenizer_add_end(tokenizer, named_token(root, config, "eos_token"));
-    return *template ? tokenizer_set_chat_template(tokenizer, template, strlen(template), failure) : 0;
+    r = *template ? tokenizer_set_chat_template(tokenizer, template, strlen(template), failure) : 0;
+    cJSON_Delete(config);
+    return r;
+}
+
+/* A token, or several. */
+static void add_ends(struct tokenizer *tokenizer, const cJSON *ends)
+{
+    const cJSON *item;
+
+    tokenizer_add_end(tokenizer, get_token(ends));
+    cJSON_ArrayForEach(item, ends) {
+        tokenizer_add_end(tokenizer, get_token(item));
+    }
+}
+
+/* Chats may end otherwise than texts: generation_config.json lists all of it. */
+static int read_ends(struct tokenizer *tokenizer, const char *folder, struct failure *failure)
+{
+    cJSON *config = NULL;
+    int r = file_read_json(folder, "generation_config.json", CONFIG_BYTES_MAX, &config, failure);
+
+    if (r == 0)
+        add_ends(tokenizer, get(config, "eos_token_id"));
+    cJSON_Delete(config);
+    return r == -ENOENT ? 0 : r;
 }
 
 int tokenizer_read_json(struct tokenizer *tokenizer, const char *folder, struct failure *failure)
 {
-    cJSON *root = NULL, *config = NULL;
     struct steps processors;
-    int r = parse_file(folder, "tokenizer.json", &root, failure);
+    cJSON *root = NULL;
+    int r = file_read_json(folder, "tokenizer.json", TOKENIZER_BYTES_MAX, &root, failure);
 
     if (r == 0)
         r = read_model(tokenizer, root, failure);
@@ -407,11 +395,12 @@ int tokenizer_read_json(struct tokenizer *tokenizer, const char *folder, struct 
         if (is_type(processors.at[i], "TemplateProcessing"))
             read_template(tokenizer, root, processors.at[i]);
     }
-    if (r == 0) {
-        r = parse_file(folder, "tokenizer_config.json", &config, failure);
-        r = r == 0 ? read_config(tokenizer, root, config, failure) : r == -ENOENT ? 0 : r;
-    }
-    cJSON_Delete(config);
+    if (r == 0)
+        r = read_config(tokenizer, root, folder, failure);
+    if (r == 0 && !tokenizer->chat_template)
+        r = read_template_file(tokenizer, folder, failure);
+    if (r == 0)
+        r = read_ends(tokenizer, folder, failure);
     cJSON_Delete(root);
     return r;
 }

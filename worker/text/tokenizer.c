@@ -10,8 +10,6 @@
 #include "text/parts.h"
 #include "utf8.h"
 
-#define WORD_MARK "\xE2\x96\x81" /* U+2581, which vocabularies of SPELLING_WORDS take for a space */
-
 /* Tokens of control that end a text or a turn, by what they are called. */
 static const char *const end_texts[] = {"<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"};
 

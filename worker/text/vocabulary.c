@@ -5,31 +5,24 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "utf8.h"
 
-#define WORD_MARK "\xE2\x96\x81" /* U+2581, which stands for a space */
-
-static uint32_t hash_more(uint32_t hash, const char *bytes, size_t count)
+/* Seeded, for a file could hold many tokens that collide otherwise. */
+static uint32_t hash_bytes(const struct vocabulary *vocabulary, const char *bytes, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        hash = (hash ^ (uint8_t)bytes[i]) * 0x01000193;
-    return hash;
+    return (uint32_t)XXH3_64bits_withSeed(bytes, count, vocabulary->seed);
 }
 
-/* FNV-1a, with its upper bits brought down to where the slot is taken from. */
-static uint32_t hash_bytes(const char *bytes, size_t count)
+static uint32_t hash_pair(const struct vocabulary *vocabulary, int32_t left, int32_t right)
 {
-    uint32_t hash = hash_more(0x811C9DC5, bytes, count);
+    const int32_t pair[2] = {left, right};
 
-    return hash ^ hash >> 15;
-}
-
-static uint32_t hash_pair(int32_t left, int32_t right)
-{
-    uint64_t hash = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15;
-
-    return (uint32_t)(hash >> 32);
+    return (uint32_t)XXH3_64bits_withSeed(pair, sizeof(pair), vocabulary->seed);
 }
 
 /* Slots of an open hash, at most half of them taken. */
@@ -50,6 +43,8 @@ int vocabulary_init(struct vocabulary *vocabulary, enum spelling spelling, uint6
     if (count > VOCABULARY_TOKENS_MAX)
         return fail(failure, -EFBIG, "a vocabulary of %llu tokens, at most %d", (unsigned long long)count,
                     VOCABULARY_TOKENS_MAX);
+    if (getrandom(&vocabulary->seed, sizeof(vocabulary->seed), GRND_NONBLOCK) < 0)
+        vocabulary->seed = (uintptr_t)vocabulary; /* where addresses are random this is as good */
     memset(vocabulary->byte_tokens, -1, sizeof(vocabulary->byte_tokens));
     vocabulary->byte_capacity = count * 8;
     vocabulary->tokens = calloc(count, sizeof(*vocabulary->tokens));
@@ -226,7 +221,7 @@ static bool same_bytes(const struct vocabulary *vocabulary, int32_t token, const
 /* The slot of these bytes, or the empty one where they belong. */
 static struct slot *slot_of(const struct vocabulary *vocabulary, const char *bytes, size_t count)
 {
-    uint32_t hash = hash_bytes(bytes, count), at = hash & vocabulary->slot_mask;
+    uint32_t hash = hash_bytes(vocabulary, bytes, count), at = hash & vocabulary->slot_mask;
     struct slot *slot = &vocabulary->slots[at];
 
     while (slot->token >= 0 && (slot->hash != hash || !same_bytes(vocabulary, slot->token, bytes, count))) {
@@ -240,7 +235,7 @@ static struct slot *slot_of(const struct vocabulary *vocabulary, const char *byt
 
 int32_t vocabulary_find(const struct vocabulary *vocabulary, const char *bytes, size_t count)
 {
-    uint32_t hash = hash_bytes(bytes, count);
+    uint32_t hash = hash_bytes(vocabulary, bytes, count);
 
     for (uint32_t at = hash & vocabulary->slot_mask;; at = (at + 1) & vocabulary->slot_mask) {
         const struct slot *slot = &vocabulary->slots[at];
@@ -345,7 +340,7 @@ int vocabulary_merges_init(struct vocabulary *vocabulary, uint64_t count, struct
 /* The pair's slot, or the empty one where it belongs. */
 static struct merge *merge_slot(const struct vocabulary *vocabulary, int32_t left, int32_t right)
 {
-    uint32_t at = hash_pair(left, right) & vocabulary->merge_mask;
+    uint32_t at = hash_pair(vocabulary, left, right) & vocabulary->merge_mask;
 
     while (vocabulary->merges[at].left >= 0 &&
            (vocabulary->merges[at].left != left || vocabulary->merges[at].right != right))

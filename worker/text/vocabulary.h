@@ -10,6 +10,8 @@
 
 #include "failure.h"
 
+#define WORD_MARK "\xE2\x96\x81" /* U+2581, which vocabularies of SPELLING_WORDS take for a space */
+
 enum {
     VOCABULARY_TOKENS_MAX = 1 << 20,
     VOCABULARY_MERGES_MAX = 1 << 21,
@@ -63,6 +65,7 @@ struct vocabulary {
         uint32_t hash;
         int32_t token; /* < 0: empty */
     } *slots;
+    uint64_t seed; /* of both hashes */
     uint32_t slot_mask;
 
     struct merge *merges; /* an open hash by the pair; NULL: pairs merge by what their bytes spell, and its priority */

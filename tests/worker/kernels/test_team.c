@@ -106,13 +106,12 @@ START_TEST(jobs_see_what_earlier_ones_wrote)
 }
 END_TEST
 
-/* A long part that comes late: the caller sleeps until it is done. */
+/* Another member's part takes long: the caller sleeps until it is done. */
 static void linger(void *cookie, uint32_t member, uint32_t from, uint32_t to)
 {
     atomic_uint *done = cookie;
 
-    (void)member;
-    usleep(from == 0 ? 20000 : 0);
+    usleep(member != 0 ? 20000 : 1000);
     *done += to - from;
 }
 
@@ -126,6 +125,35 @@ START_TEST(the_caller_waits_for_the_last_part)
 
         team_run(team, 3, 1, linger, &done);
         ck_assert_uint_eq(done, 3);
+    }
+    team_destroy(&team);
+}
+END_TEST
+
+/* Is over when all parts have begun, each on a member of its own, or after a while. */
+static void meet(void *cookie, uint32_t member, uint32_t from, uint32_t to)
+{
+    atomic_uint *begun = cookie;
+
+    (void)member;
+    *begun += to - from;
+    for (int i = 0; i < 5000 && *begun % 3 != 0; i++)
+        usleep(1000);
+    if (*begun % 3 != 0)
+        *begun += 1000;
+}
+
+START_TEST(those_who_sleep_are_woken)
+{
+    struct team *team;
+
+    ck_assert_int_eq(team_create(3, &team), 0);
+    for (int i = 0; i < 3; i++) {
+        atomic_uint begun = 0;
+
+        usleep(10000); /* all have gone to sleep */
+        team_run(team, 3, 1, meet, &begun);
+        ck_assert_uint_eq(begun, 3);
     }
     team_destroy(&team);
 }
@@ -178,6 +206,7 @@ int main(void)
     tcase_add_loop_test(tests, jobs_follow_one_another, 0, SIZES);
     tcase_add_loop_test(tests, jobs_see_what_earlier_ones_wrote, 0, SIZES);
     tcase_add_test(tests, the_caller_waits_for_the_last_part);
+    tcase_add_test(tests, those_who_sleep_are_woken);
     tcase_add_test(tests, an_idle_team_uses_no_cpu);
     tcase_add_test(tests, teams_come_and_go);
     suite_add_tcase(suite, tests);
