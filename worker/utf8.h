@@ -64,6 +64,9 @@ static inline size_t utf8_put(char *text, uint32_t character)
     return length;
 }
 
+/* Nothing that moves a terminal's cursor or that JSON has no room for, also where a sequence was cut: '?' instead. */
+void utf8_make_plain(char *text, size_t bytes);
+
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
 
 #endif

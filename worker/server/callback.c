@@ -90,11 +90,35 @@ static size_t discard(char *bytes, size_t size, size_t count, void *cookie)
     return size * count;
 }
 
+/* NULL: no memory. */
+static struct curl_slist *make_headers(const struct curl *curl)
+{
+    struct curl_slist *type = curl->append(NULL, "Content-Type: application/json");
+    struct curl_slist *headers = type ? curl->append(type, "Expect:") : NULL;
+
+    if (!headers)
+        curl->free_all(type);
+    return headers;
+}
+
+/* No proxy, whatever the environment says: the URL is of whoever started this worker, mostly of this host, and results
+ * are nobody else's. */
+static void set_up(struct callback *callback)
+{
+    const struct curl *curl = &callback->curl;
+
+    curl->set(curl->handle, CURLOPT_URL, callback->url);
+    curl->set(curl->handle, CURLOPT_PROXY, "");
+    curl->set(curl->handle, CURLOPT_NOSIGNAL, 1L);
+    curl->set(curl->handle, CURLOPT_HTTPHEADER, curl->headers);
+    curl->set(curl->handle, CURLOPT_WRITEFUNCTION, discard);
+}
+
 static bool curl_ready(struct callback *callback)
 {
     struct curl *curl = &callback->curl;
 
-    if (curl->handle)
+    if (curl->handle && curl->headers)
         return true;
     if (!curl->tried) {
         curl->tried = true;
@@ -104,14 +128,15 @@ static bool curl_ready(struct callback *callback)
     }
     if (!curl->opened)
         return false;
-    curl->handle = curl->init();
-    curl->headers = curl->append(curl->append(NULL, "Content-Type: application/json"), "Expect:");
-    if (!curl->handle || !curl->headers)
+    if (!curl->handle)
+        curl->handle = curl->init();
+    if (!curl->headers)
+        curl->headers = make_headers(curl);
+    if (!curl->handle || !curl->headers) {
+        log_line(callback->worker_id, "callback: an event is lost: no memory");
         return false;
-    curl->set(curl->handle, CURLOPT_URL, callback->url);
-    curl->set(curl->handle, CURLOPT_NOSIGNAL, 1L);
-    curl->set(curl->handle, CURLOPT_HTTPHEADER, curl->headers);
-    curl->set(curl->handle, CURLOPT_WRITEFUNCTION, discard);
+    }
+    set_up(callback);
     return true;
 }
 

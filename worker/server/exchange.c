@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -12,7 +13,7 @@
 #include "server/clock.h"
 #include "server/log.h"
 
-#define STATUS_GONE 499 /* nobody gets it: for log and metrics */
+#define STATUS_GONE 499 /* for log and metrics: the request ended without our whole answer */
 #define RETRY_S 1
 
 /* ---- Its life ----------------------------------------------------------------------------------------------- */
@@ -47,11 +48,11 @@ struct exchange *exchange_create(struct server *server, struct MHD_Connection *c
 void exchange_destroy(struct exchange **ref_exchange, bool completed)
 {
     struct exchange *exchange = *ref_exchange;
-    unsigned status = completed ? exchange->status : STATUS_GONE;
+    unsigned status = completed && exchange->status ? exchange->status : STATUS_GONE;
 
     metrics_request(&exchange->server->metrics, http_route_index(exchange->route), status);
     log_request(exchange->server->options.worker_id, exchange->method, exchange->path, status,
-                clock_ns() - exchange->start_ns, exchange->job ? exchange->job->id : NULL);
+                clock_ns() - exchange->start_ns, exchange->job_id[0] ? exchange->job_id : NULL);
     jobs_leave(exchange->server->jobs, &exchange->job);
     buffer_release(&exchange->body);
     buffer_release(&exchange->piece);
@@ -71,8 +72,10 @@ void exchange_receive(struct exchange *exchange, const char *bytes, size_t count
         buffer_add(&exchange->body, bytes, count);
 }
 
-void exchange_wait(struct exchange *exchange)
+bool exchange_wait(struct exchange *exchange)
 {
+    if (http_is_ending(exchange->server->http))
+        return false;
     exchange->waiting = true;
     http_add_waiting(exchange->server->http, exchange);
     if (server_watch(exchange->server, &exchange->source, EPOLLRDHUP) < 0) {
@@ -80,6 +83,7 @@ void exchange_wait(struct exchange *exchange)
         eventfd_write(exchange->server->wakes.fd, 1);
     }
     MHD_suspend_connection(exchange->connection);
+    return true;
 }
 
 bool exchange_can_advance(const struct exchange *exchange)
@@ -106,7 +110,7 @@ enum MHD_Result exchange_queue(struct exchange *exchange, unsigned status, struc
 
     if (!response)
         return MHD_NO;
-    if (exchange->server->draining)
+    if (exchange->server->draining || http_is_crowded(exchange->server->http))
         MHD_add_response_header(response, "Connection", "close");
     exchange->status = status;
     result = MHD_queue_response(exchange->connection, status, response);
@@ -136,10 +140,11 @@ static enum MHD_Result answer(struct exchange *exchange, const struct answer *an
     return exchange_queue(exchange, answer->status, response);
 }
 
-static enum MHD_Result answer_error(struct exchange *exchange, unsigned status, const char *sentence,
-                                    const char *member)
+/* member, code: as dialects have them. */
+static enum MHD_Result answer_mistake(struct exchange *exchange, unsigned status, const char *sentence,
+                                      const char *member, const char *code)
 {
-    struct answer error = {.status = status, .body = exchange->route->dialect->error(status, sentence, member),
+    struct answer error = {.status = status, .body = exchange->route->dialect->error(status, sentence, member, code),
                            .type = "application/json"};
 
     if (status == 405)
@@ -149,15 +154,32 @@ static enum MHD_Result answer_error(struct exchange *exchange, unsigned status, 
     return answer(exchange, &error);
 }
 
-/* What a job failed with: the client's mistake unless the load is to blame. */
+static enum MHD_Result answer_error(struct exchange *exchange, unsigned status, const char *sentence)
+{
+    return answer_mistake(exchange, status, sentence, NULL, NULL);
+}
+
+/* What a job failed with: the client's mistake unless the load is to blame, whatever that failed with: it is not tried
+ * again. */
 static unsigned status_of(struct server *server, int result)
 {
     server_look(server);
+    if (server->failed)
+        return 500;
     if (result == -ECANCELED || result == -ENOMEM || result == -EAGAIN)
         return 503;
-    if (!server->failed && (result == -EINVAL || result == -EFBIG || result == -ENOTSUP))
+    if (result == -EINVAL || result == -EFBIG || result == -ENOTSUP)
         return 400;
     return 500;
+}
+
+static enum MHD_Result answer_failed_job(struct exchange *exchange)
+{
+    const struct job *job = exchange->job;
+    unsigned status = status_of(exchange->server, job->result);
+    bool too_long = status == 400 && job->result == -EFBIG;
+
+    return answer_mistake(exchange, status, job->failure.text, NULL, too_long ? "context_length_exceeded" : NULL);
 }
 
 static enum MHD_Result answer_job(struct exchange *exchange)
@@ -168,16 +190,14 @@ static enum MHD_Result answer_job(struct exchange *exchange)
     bool begins = exchange->stream && bytes > 0;
     struct answer whole = {.status = 200, .type = "application/json"};
 
-    if (state != JOB_DONE && !begins) {
-        exchange_wait(exchange);
-        return MHD_YES;
-    }
+    if (state != JOB_DONE && !begins)
+        return exchange_wait(exchange) ? MHD_YES : MHD_NO;
     if (!begins && job->result < 0)
-        return answer_error(exchange, status_of(exchange->server, job->result), job->failure.text, NULL);
+        return answer_failed_job(exchange);
     if (exchange->stream)
         return stream_begin(exchange);
     whole.body = exchange->route->dialect->answer(job);
-    return answer(exchange, &whole);
+    return whole.body ? answer(exchange, &whole) : answer_error(exchange, 503, "no memory for the answer");
 }
 
 /* ---- Prompts ------------------------------------------------------------------------------------------------ */
@@ -189,18 +209,18 @@ static bool is_open(struct exchange *exchange, enum MHD_Result *ret_result)
 
     server_look(server);
     if (server->failed)
-        *ret_result = answer_error(exchange, 500, server->status.failure.text, NULL);
+        *ret_result = answer_error(exchange, 500, server->status.failure.text);
     else if (server->draining)
-        *ret_result = answer_error(exchange, 503, "the worker ends", NULL);
+        *ret_result = answer_error(exchange, 503, "the worker ends");
     else if (server->options.ready_all && !status_is_ready(server))
-        *ret_result = answer_error(exchange, 503, "the model is being loaded", NULL);
+        *ret_result = answer_error(exchange, 503, "the model is being loaded");
     else
         return true;
     return false;
 }
 
 /* -ENOMEM, or 0: mistake says whether it is one. */
-static int parse(const struct exchange *exchange, struct job *job, struct mistake *mistake)
+static int parse(struct exchange *exchange, struct job *job, struct mistake *mistake)
 {
     const char *body = exchange->body.text ? exchange->body.text : "";
     cJSON *json = json_parse(body, exchange->body.count, &mistake->failure);
@@ -212,7 +232,15 @@ static int parse(const struct exchange *exchange, struct job *job, struct mistak
     job->model = exchange->server->model_name;
     r = exchange->route->dialect->parse(json, job, mistake);
     cJSON_Delete(json);
+    snprintf(exchange->job_id, sizeof(exchange->job_id), "%s", job->id ? job->id : "");
     return r;
+}
+
+/* Whether one more prompt may wait. Jobs are bounded, but not who follows one of them: the last connections are kept
+ * for those who only ask how things are. */
+static bool is_room(struct exchange *exchange, struct job **ref_job)
+{
+    return !http_is_crowded(exchange->server->http) && jobs_submit(exchange->server->jobs, ref_job) == 0;
 }
 
 static enum MHD_Result submit(struct exchange *exchange)
@@ -222,42 +250,76 @@ static enum MHD_Result submit(struct exchange *exchange)
     enum MHD_Result result;
 
     if (!job || parse(exchange, job, &mistake) < 0) {
-        result = answer_error(exchange, 503, "no memory", NULL);
+        result = answer_error(exchange, 503, "no memory");
     } else if (mistake.failure.text[0] != '\0') {
-        result = answer_error(exchange, 400, mistake.failure.text, mistake.member);
+        result = answer_mistake(exchange, 400, mistake.failure.text, mistake.member, NULL);
     } else {
         exchange->stream = job->stream;
-        if (jobs_submit(exchange->server->jobs, &job) == 0) {
+        if (is_room(exchange, &job)) {
             exchange->job = job;
             buffer_release(&exchange->body);
             return answer_job(exchange);
         }
-        result = answer_error(exchange, 429, "too many prompts wait", NULL);
+        result = answer_error(exchange, 429, "too many prompts wait, or connections are open");
     }
     job_destroy(&job);
     return result;
 }
 
-enum MHD_Result exchange_advance(struct exchange *exchange)
+/* What there is to say whatever the body is; 0: nothing. */
+static unsigned status_of_head(const struct exchange *exchange)
 {
     const struct route *route = exchange->route;
     bool get = strcmp(exchange->method, "GET") == 0 || strcmp(exchange->method, "HEAD") == 0;
+
+    if (!route->path)
+        return 404;
+    if (route->get ? !get : strcmp(exchange->method, "POST") != 0)
+        return 405;
+    return exchange->too_long ? 413 : 0;
+}
+
+static enum MHD_Result refuse(struct exchange *exchange, unsigned status)
+{
+    return answer_error(exchange, status,
+                        status == 404   ? "no such path"
+                        : status == 405 ? "no such method here"
+                                        : "the body is longer than 1 MiB");
+}
+
+/* Only a client that waits to be told to go on: any other one is sending already, and would see its connection reset
+ * before it sees an answer. */
+enum MHD_Result exchange_begin(struct exchange *exchange)
+{
+    const char *expected = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Expect");
+    const char *length = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Content-Length");
+    unsigned status;
+
+    if (!expected || strcasecmp(expected, "100-continue") != 0)
+        return MHD_YES;
+    exchange->too_long = length && strtoull(length, NULL, 10) > EXCHANGE_BODY_BYTES_MAX;
+    status = status_of_head(exchange);
+    if (status == 0)
+        return MHD_YES;
+    http_received(exchange->server->http, exchange);
+    return refuse(exchange, status);
+}
+
+enum MHD_Result exchange_advance(struct exchange *exchange)
+{
+    unsigned refused = status_of_head(exchange);
     struct answer status;
     enum MHD_Result result;
 
-    if (exchange->gone)
+    if (exchange->gone || http_is_ending(exchange->server->http))
         return MHD_NO;
     if (exchange->job)
         return answer_job(exchange);
-    http_received(exchange->server->http, exchange->connection);
-    if (!route->path)
-        return answer_error(exchange, 404, "no such path", NULL);
-    if (route->get ? !get : strcmp(exchange->method, "POST") != 0)
-        return answer_error(exchange, 405, "no such method here", NULL);
-    if (exchange->too_long)
-        return answer_error(exchange, 413, "the body is longer than 1 MiB", NULL);
-    if (!route->get)
+    http_received(exchange->server->http, exchange);
+    if (refused != 0)
+        return refuse(exchange, refused);
+    if (!exchange->route->get)
         return is_open(exchange, &result) ? submit(exchange) : result;
-    route->get(exchange->server, &status);
+    exchange->route->get(exchange->server, &status);
     return answer(exchange, &status);
 }

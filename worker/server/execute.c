@@ -29,19 +29,20 @@ static int parse(const cJSON *body, struct job *job, struct mistake *mistake)
 cJSON *execute_result(const struct job *job)
 {
     cJSON *result = cJSON_CreateObject();
+    bool added;
 
     cJSON_AddStringToObject(result, "job_id", job->id);
     if (job->result < 0) {
         cJSON_AddStringToObject(result, "error", job->failure.text);
         return result;
     }
-    cJSON_AddStringToObject(result, "text", job->text.text ? job->text.text : "");
+    added = cJSON_AddStringToObject(result, "text", job->text.text ? job->text.text : "");
     cJSON_AddNumberToObject(result, "tokens", job->generation.tokens);
     cJSON_AddStringToObject(result, "finish_reason", dialect_finish(job));
     cJSON_AddNumberToObject(result, "load_ns", (double)job->generation.load_ns);
     cJSON_AddNumberToObject(result, "first_token_ns", (double)job->generation.first_token_ns);
     cJSON_AddNumberToObject(result, "tokens_per_s", job->generation.tokens_per_s);
-    return result;
+    return dialect_keep_if(added, result);
 }
 
 static char *answer(const struct job *job)
@@ -52,10 +53,10 @@ static char *answer(const struct job *job)
 static void text(const struct job *job, const char *piece, struct buffer *events)
 {
     cJSON *data = cJSON_CreateObject();
+    bool added = cJSON_AddStringToObject(data, "delta", piece);
 
     (void)job;
-    cJSON_AddStringToObject(data, "delta", piece);
-    dialect_event(NULL, data, events);
+    dialect_event(NULL, dialect_keep_if(added, data), events);
 }
 
 static void end(const struct job *job, struct buffer *events)
@@ -63,11 +64,12 @@ static void end(const struct job *job, struct buffer *events)
     dialect_event("result", execute_result(job), events);
 }
 
-static char *error(unsigned status, const char *sentence, const char *member)
+static char *error(unsigned status, const char *sentence, const char *member, const char *code)
 {
     cJSON *json = cJSON_CreateObject();
 
     (void)status;
+    (void)code;
     cJSON_AddStringToObject(json, "error", sentence);
     if (member)
         cJSON_AddStringToObject(json, "field", member);

@@ -14,6 +14,7 @@
 
 enum {
     CONNECTIONS_MAX = 256,
+    CONNECTIONS_KEPT = 16, /* … of them without prompts: all prompts may wait, and /livez is answered */
     CONNECTION_BYTES = 24 << 10, /* its request's head, and a block of its answer */
     RECEIVE_S = 10, /* for a whole request, however slowly it comes, counted from the answer before it */
     STALLED_S = 30, /* of a client that does not take its answer */
@@ -29,6 +30,7 @@ static const struct route routes[] = {
     {"/metrics", status_metrics, &dialect_execute},
     {"/execute", NULL, &dialect_execute},
     {"/v1/models", status_models, &dialect_completions},
+    {"/v1/models/", status_model, &dialect_completions},
     {"/v1/completions", NULL, &dialect_completions},
     {"/v1/chat/completions", NULL, &dialect_chat},
     {NULL, NULL, &dialect_completions}, /* no such path below /v1/ */
@@ -39,11 +41,20 @@ static const struct route routes[] = {
 
 _Static_assert(ROUTE_COUNT <= METRICS_PATHS_MAX, "each path is counted");
 
-static const struct route *find_route(const char *path)
+static bool is_route(const struct route *route, const char *path, const char *model_name)
+{
+    size_t bytes = strlen(route->path);
+
+    if (route->path[bytes - 1] != '/')
+        return strcmp(route->path, path) == 0;
+    return strncmp(route->path, path, bytes) == 0 && strcmp(path + bytes, model_name) == 0;
+}
+
+static const struct route *find_route(const char *path, const char *model_name)
 {
     const struct route *route = routes;
 
-    while (route->path && strcmp(route->path, path) != 0)
+    while (route->path && !is_route(route, path, model_name))
         route++;
     return !route->path && strncmp(path, "/v1/", 4) != 0 ? route + 1 : route;
 }
@@ -75,7 +86,8 @@ struct peer {
 struct http {
     struct server *server;
     struct MHD_Daemon *daemon;
-    unsigned request_count, connection_count;
+    unsigned request_count, answering_count, connection_count;
+    bool ending;
     struct exchange *waiting;
     struct peer *peers, *peers_last; /* the one whose time is over first is first */
 };
@@ -126,12 +138,14 @@ static void notify_connection(void *cookie, struct MHD_Connection *connection, v
     }
 }
 
-void http_received(struct http *http, struct MHD_Connection *connection)
+void http_received(struct http *http, struct exchange *exchange)
 {
-    struct peer *peer = peer_of(connection);
+    struct peer *peer = peer_of(exchange->connection);
 
     if (peer)
         peer_remove(http, peer);
+    http->answering_count += !exchange->received;
+    exchange->received = true;
 }
 
 /* MHD then sees the end of what they send. */
@@ -155,11 +169,12 @@ static enum MHD_Result handle(void *cookie, struct MHD_Connection *connection, c
 
     (void)version;
     if (!exchange) {
-        *context = exchange = exchange_create(http->server, connection, find_route(url), method, url);
+        *context = exchange = exchange_create(http->server, connection, find_route(url, http->server->model_name),
+                                              method, url);
         if (!exchange)
             return MHD_NO;
         http->request_count++;
-        return MHD_YES;
+        return exchange_begin(exchange);
     }
     if (*byte_count == 0)
         return exchange_advance(exchange);
@@ -178,6 +193,7 @@ static void completed(void *cookie, struct MHD_Connection *connection, void **co
     if (!exchange)
         return;
     http->request_count--;
+    http->answering_count -= exchange->received;
     exchange_destroy(&exchange, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     *context = NULL;
     if (peer)
@@ -219,9 +235,10 @@ int http_create(struct server *server, struct http **ret_http)
     http->server = server;
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, http, MHD_OPTION_LISTEN_SOCKET,
-        server->listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)STALLED_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
-        completed, http, MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http, MHD_OPTION_END);
+        server->listen_fd, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)STALLED_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED, completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+        notify_connection, http, MHD_OPTION_END);
     if (!http->daemon) {
         free(http);
         return -ENOMEM;
@@ -242,6 +259,7 @@ void http_destroy(struct http **ref_http)
 
     if (!http)
         return;
+    http->ending = true; /* what runs once more below is not suspended again */
     while (http->waiting) {
         http->waiting->gone = true;
         exchange_resume(http->waiting);
@@ -292,4 +310,19 @@ void http_close_socket(struct http *http)
 unsigned http_request_count(const struct http *http)
 {
     return http->request_count;
+}
+
+unsigned http_answering_count(const struct http *http)
+{
+    return http->answering_count;
+}
+
+bool http_is_ending(const struct http *http)
+{
+    return http->ending;
+}
+
+bool http_is_crowded(const struct http *http)
+{
+    return http->connection_count >= CONNECTIONS_MAX - CONNECTIONS_KEPT;
 }

@@ -25,6 +25,8 @@ int http_timeout_ms(struct http *http);
 void http_close_socket(struct http *http);
 /* Requests that are being received or answered. */
 unsigned http_request_count(const struct http *http);
+/* … those that were received and are being answered. */
+unsigned http_answering_count(const struct http *http);
 
 /* The paths that are counted, as metrics_write() takes them. */
 const char *const *http_paths(unsigned *ret_count);

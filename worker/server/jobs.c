@@ -28,7 +28,13 @@ struct jobs {
 
 struct job *job_create(void)
 {
-    return calloc(1, sizeof(struct job));
+    struct job *job = calloc(1, sizeof(*job));
+
+    if (job) {
+        atomic_init(&job->canceled, false);
+        job->request.canceled = &job->canceled;
+    }
+    return job;
 }
 
 static void release_request(struct generation_request *request)
@@ -153,10 +159,22 @@ static bool tell(void *cookie, const char *text, size_t bytes)
 
     pthread_mutex_lock(&tale->jobs->lock);
     add_text(&tale->job->text, text, bytes);
-    go_on = !tale->job->canceled && !tale->job->text.failed;
+    go_on = !atomic_load(&tale->job->canceled) && !tale->job->text.failed;
     pthread_mutex_unlock(&tale->jobs->lock);
     wake(tale->jobs);
     return go_on;
+}
+
+/* Whether the job was canceled before now; after this it cannot be any more, and what is told of it stays true. */
+static bool settle(struct jobs *jobs, struct job *job)
+{
+    bool canceled;
+
+    pthread_mutex_lock(&jobs->lock);
+    job->settled = true;
+    canceled = atomic_load(&job->canceled);
+    pthread_mutex_unlock(&jobs->lock);
+    return canceled;
 }
 
 /* Without the lock. The job's own members are this thread's until its state says done, but its text. */
@@ -165,10 +183,11 @@ static void generate(struct jobs *jobs, struct job *job)
     struct tale tale = {jobs, job};
     struct failure failure = {""};
     int r = engine_generate(jobs->engine, &job->request, tell, &tale, &job->generation, &failure);
+    bool canceled = settle(jobs, job);
 
     if (job->text.failed)
         r = fail(&failure, -ENOMEM, "no memory for the text");
-    else if (r == 0 && job->generation.finish == GENERATION_CANCELED)
+    else if (r == 0 && (canceled || job->generation.finish == GENERATION_CANCELED))
         r = fail(&failure, -ECANCELED, "the generation was stopped");
     job->result = r;
     job->failure = failure;
@@ -313,13 +332,21 @@ static void unqueue(struct jobs *jobs, struct job *job)
     job->held = false;
 }
 
-/* Under the lock, so that it cannot hit the next job: engine_stop() waits for nothing. */
+/* Under the lock, so that it cannot hit the next job: engine_stop() waits for nothing. A job that runs may not have
+ * got to the engine yet, which then has nothing to stop: it looks at the flag as it begins. */
+static void stop_running(struct jobs *jobs, struct job *job)
+{
+    atomic_store(&job->canceled, true);
+    engine_stop(jobs->engine);
+}
+
 static void cancel(struct jobs *jobs, struct job *job)
 {
+    if (job->settled)
+        return;
     forget(jobs, job); /* who comes with the same id starts anew */
-    job->canceled = true;
     if (job->state == JOB_RUNNING)
-        engine_stop(jobs->engine);
+        stop_running(jobs, job);
     else if (job->state == JOB_WAITING)
         unqueue(jobs, job);
 }
@@ -361,10 +388,8 @@ void jobs_stop(struct jobs *jobs)
         job->result = fail(&job->failure, -ECANCELED, "the worker ends");
         finish(jobs, job);
     }
-    if (jobs->running) {
-        jobs->running->canceled = true;
-        engine_stop(jobs->engine);
-    }
+    if (jobs->running && !jobs->running->settled)
+        stop_running(jobs, jobs->running);
     pthread_mutex_unlock(&jobs->lock);
     wake(jobs);
 }

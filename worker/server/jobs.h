@@ -7,6 +7,7 @@
  * An id is one job: who comes with it again follows the job that waits or runs, or gets the text that was stored. Of
  * those that are done only what succeeded is stored: what failed or was stopped is computed anew. */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,9 +33,11 @@ struct job {
     bool stream, stream_usage;
     struct generation_request request; /* its texts go when it is done */
 
+    atomic_bool canceled;              /* set under the lock; the engine reads it without */
+
     /* Of jobs.c, under its lock until the job is done; constant after that. */
     enum job_state state;
-    bool canceled;
+    bool settled;                      /* how it ended is decided: nothing cancels it any more */
     struct buffer text;                /* whole UTF-8 sequences without NULs */
     int result;                        /* of engine_generate(), -ECANCELED, -ENOMEM */
     struct failure failure;

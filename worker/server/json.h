@@ -13,7 +13,6 @@
 
 #include "failure.h"
 
-#define JSON_WHOLE_MAX ((int64_t)1 << 53) /* what a double tells apart */
 
 /* A request's first mistake. */
 struct mistake {

@@ -3,7 +3,8 @@
 
 #include <inttypes.h>
 
-/* Those that are answered; the last one stands for any other. 499: the client was gone. */
+/* Those that are answered; the last one stands for any other. 499: the request ended without our whole answer: its
+ * client was gone, or what it sent was no HTTP, which MHD answers by itself. */
 static const unsigned statuses[METRICS_STATUSES] = {200, 400, 404, 405, 413, 429, 499, 500, 503, 0};
 static const double bounds_s[METRICS_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
 
@@ -54,7 +55,10 @@ void metrics_label(struct buffer *text, const char *value)
     for (; *value != '\0'; value++) {
         if (*value == '"' || *value == '\\')
             buffer_add_text(text, "\\");
-        buffer_add(text, value, 1);
+        if (*value == '\n')
+            buffer_add_text(text, "\\n");
+        else
+            buffer_add(text, value, 1);
     }
     buffer_add_text(text, "\"");
 }
@@ -73,7 +77,8 @@ void metrics_value(struct buffer *text, const char *name, const char *kind, cons
 static void write_requests(const struct metrics *metrics, const char *const *paths, unsigned path_count,
                            struct buffer *text)
 {
-    write_head(text, "tundish_requests_total", "counter", "Requests by path and status; 499: the client was gone.");
+    write_head(text, "tundish_requests_total", "counter",
+               "Requests by path and status; 499: ended without our whole answer.");
     for (unsigned path = 0; path < path_count; path++) {
         for (unsigned index = 0; index < METRICS_STATUSES; index++) {
             if (metrics->requests[path][index] == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* POST /v1/completions and /v1/chat/completions, in OpenAI's shape. Members that are not known are passed over. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,13 +55,35 @@ static int parse_stops(const struct members *members, struct generation_request 
     return r;
 }
 
+/* null, false, 0, [] and {} ask for nothing. */
+static bool asks(const cJSON *member)
+{
+    return member && !cJSON_IsFalse(member) && !(cJSON_IsNumber(member) && member->valuedouble == 0) &&
+           !((cJSON_IsArray(member) || cJSON_IsObject(member)) && !member->child);
+}
+
+/* What would change the answer and is not done: better said than passed over. */
+static void refuse_undone(const struct members *members)
+{
+    static const char *const names[] = {"tools", "functions", "logprobs", "echo", "presence_penalty",
+                                        "frequency_penalty"};
+    const cJSON *format = members_find(members, "response_format");
+    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(format, "type"));
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (asks(members_find(members, names[i])))
+            mistake_note(members->mistake, names[i], "%s is not supported", names[i]);
+    if (format && (!type || strcmp(type, "text") != 0))
+        mistake_note(members->mistake, "response_format", "response_format is to be {\"type\": \"text\"}");
+}
+
 /* What both paths take. */
 static int parse_common(const struct members *members, const char *name, struct job *job)
 {
-    static uint64_t count; /* by one thread: dialects' JSON is */
     const cJSON *options = members_find(members, "stream_options");
     struct members of_options = {options, "stream_options.", members->mistake};
 
+    refuse_undone(members);
     dialect_sampling(members, 1, &job->request);
     members_whole(members, "n", 1, 1, 1);
     job->stream = members_flag(members, "stream", false);
@@ -68,14 +91,27 @@ static int parse_common(const struct members *members, const char *name, struct 
         mistake_note(members->mistake, "stream_options", "stream_options is to be an object");
     else if (options)
         job->stream_usage = members_flag(&of_options, "include_usage", false);
-    snprintf(job->name, sizeof(job->name), "%s-%llu", name, (unsigned long long)++count);
+    snprintf(job->name, sizeof(job->name), "%s-%016" PRIx64, name, dialect_random());
     return parse_stops(members, &job->request);
+}
+
+/* A text, or an array of just one. Memory: the body's. */
+static const char *parse_prompt(const struct members *members)
+{
+    const cJSON *member = members_find(members, "prompt");
+
+    if (!cJSON_IsArray(member))
+        return members_text(members, "prompt", DIALECT_TEXT_BYTES_MAX, NULL);
+    if (cJSON_GetArraySize(member) == 1 && cJSON_IsString(member->child))
+        return cJSON_GetStringValue(member->child); /* no longer than the body */
+    mistake_note(members->mistake, "prompt", "prompt is to be a string, or an array of one string");
+    return "";
 }
 
 static int parse_completion(const cJSON *body, struct job *job, struct mistake *mistake)
 {
     struct members members = {body, "", mistake};
-    const char *prompt = members_text(&members, "prompt", DIALECT_TEXT_BYTES_MAX, NULL);
+    const char *prompt = parse_prompt(&members);
 
     job->request.tokens_max =
         (uint32_t)members_whole(&members, "max_tokens", 1, DIALECT_TOKENS_MAX, COMPLETION_TOKENS_DEFAULT);
@@ -84,14 +120,15 @@ static int parse_completion(const cJSON *body, struct job *job, struct mistake *
     return job->request.prompt ? parse_common(&members, "cmpl", job) : -ENOMEM;
 }
 
-/* A content is a text, or parts that are. The caller frees it; NULL: no memory. */
-static char *parse_content(const struct members *message)
+/* A content is a text, or parts that are. fallback: where there is none, or NULL: there must be one. The caller frees
+ * it; NULL: no memory. */
+static char *parse_content(const struct members *message, const char *fallback)
 {
     const cJSON *content = members_find(message, "content"), *part;
     struct buffer text = {0};
 
     if (!cJSON_IsArray(content))
-        return strdup(members_text(message, "content", DIALECT_TEXT_BYTES_MAX, NULL));
+        return strdup(members_text(message, "content", DIALECT_TEXT_BYTES_MAX, fallback));
     cJSON_ArrayForEach(part, content) {
         struct members members = {part, "a part of content: ", message->mistake};
 
@@ -107,14 +144,16 @@ static int parse_message(const cJSON *item, size_t index, struct mistake *mistak
 {
     char place[32];
     struct members members = {item, place, mistake};
+    const char *role;
 
     snprintf(place, sizeof(place), "messages[%zu].", index);
     if (!cJSON_IsObject(item)) {
         mistake_note(mistake, "messages", "messages[%zu] is to be an object", index);
         return 0;
     }
-    ret_message->role = strdup(members_text(&members, "role", ROLE_BYTES_MAX, NULL));
-    ret_message->content = parse_content(&members);
+    role = members_text(&members, "role", ROLE_BYTES_MAX, NULL);
+    ret_message->role = strdup(strcmp(role, "developer") == 0 ? "system" : role); /* OpenAI's newer word for it */
+    ret_message->content = parse_content(&members, strcmp(role, "assistant") == 0 ? "" : NULL);
     return ret_message->role && ret_message->content ? 0 : -ENOMEM;
 }
 
@@ -176,6 +215,14 @@ static void add_usage(cJSON *json, const struct job *job)
     cJSON_AddNumberToObject(usage, "total_tokens", (double)job->generation.prompt_tokens + job->generation.tokens);
 }
 
+static void add_text_or_null(cJSON *json, const char *name, const char *text)
+{
+    if (text)
+        cJSON_AddStringToObject(json, name, text);
+    else
+        cJSON_AddNullToObject(json, name);
+}
+
 /* The one choice. finish: NULL while it goes on. Returns it, to add the text to. */
 static cJSON *add_choice(cJSON *json, const char *finish)
 {
@@ -184,10 +231,7 @@ static cJSON *add_choice(cJSON *json, const char *finish)
 
     cJSON_AddNumberToObject(choice, "index", 0);
     cJSON_AddNullToObject(choice, "logprobs");
-    if (finish)
-        cJSON_AddStringToObject(choice, "finish_reason", finish);
-    else
-        cJSON_AddNullToObject(choice, "finish_reason");
+    add_text_or_null(choice, "finish_reason", finish);
     if (!cJSON_AddItemToArray(choices, choice)) {
         cJSON_Delete(choice);
         return NULL;
@@ -195,15 +239,14 @@ static cJSON *add_choice(cJSON *json, const char *finish)
     return choice;
 }
 
-/* role, content: NULL is left out. */
-static void add_message(cJSON *choice, const char *name, const char *role, const char *content)
+/* role, content: NULL is left out. Whether content was not lost. */
+static bool add_message(cJSON *choice, const char *name, const char *role, const char *content)
 {
     cJSON *message = cJSON_AddObjectToObject(choice, name);
 
     if (role)
         cJSON_AddStringToObject(message, "role", role);
-    if (content)
-        cJSON_AddStringToObject(message, "content", content);
+    return !content || cJSON_AddStringToObject(message, "content", content);
 }
 
 static const char *text_of(const struct job *job)
@@ -214,36 +257,36 @@ static const char *text_of(const struct job *job)
 static char *answer_completion(const struct job *job)
 {
     cJSON *json = create_object(job, "text_completion");
+    bool added = cJSON_AddStringToObject(add_choice(json, dialect_finish(job)), "text", text_of(job));
 
-    cJSON_AddStringToObject(add_choice(json, dialect_finish(job)), "text", text_of(job));
     add_usage(json, job);
-    return dialect_print(json);
+    return dialect_print(dialect_keep_if(added, json));
 }
 
 static char *answer_chat(const struct job *job)
 {
     cJSON *json = create_object(job, "chat.completion");
+    bool added = add_message(add_choice(json, dialect_finish(job)), "message", "assistant", text_of(job));
 
-    add_message(add_choice(json, dialect_finish(job)), "message", "assistant", text_of(job));
     add_usage(json, job);
-    return dialect_print(json);
+    return dialect_print(dialect_keep_if(added, json));
 }
 
 static void chunk_completion(const struct job *job, const char *text, const char *finish, struct buffer *events)
 {
     cJSON *json = create_object(job, "text_completion");
+    bool added = cJSON_AddStringToObject(add_choice(json, finish), "text", text);
 
-    cJSON_AddStringToObject(add_choice(json, finish), "text", text);
-    dialect_event(NULL, json, events);
+    dialect_event(NULL, dialect_keep_if(added, json), events);
 }
 
 static void chunk_chat(const struct job *job, const char *role, const char *text, const char *finish,
                        struct buffer *events)
 {
     cJSON *json = create_object(job, "chat.completion.chunk");
+    bool added = add_message(add_choice(json, finish), "delta", role, text);
 
-    add_message(add_choice(json, finish), "delta", role, text);
-    dialect_event(NULL, json, events);
+    dialect_event(NULL, dialect_keep_if(added, json), events);
 }
 
 static void text_completion(const struct job *job, const char *text, struct buffer *events)
@@ -286,7 +329,7 @@ static void end_chat(const struct job *job, struct buffer *events)
     end_stream(job, "chat.completion.chunk", events);
 }
 
-static char *error(unsigned status, const char *sentence, const char *member)
+static char *error(unsigned status, const char *sentence, const char *member, const char *code)
 {
     cJSON *json = cJSON_CreateObject();
     cJSON *body = cJSON_AddObjectToObject(json, "error");
@@ -295,11 +338,8 @@ static char *error(unsigned status, const char *sentence, const char *member)
     cJSON_AddStringToObject(body, "type", status == 429  ? "rate_limit_error"
                                           : status < 500 ? "invalid_request_error"
                                                          : "server_error");
-    if (member)
-        cJSON_AddStringToObject(body, "param", member);
-    else
-        cJSON_AddNullToObject(body, "param");
-    cJSON_AddNullToObject(body, "code");
+    add_text_or_null(body, "param", member);
+    add_text_or_null(body, "code", code);
     return dialect_print(json);
 }
 

@@ -20,6 +20,7 @@
 #include "server/log.h"
 #include "server/state.h"
 #include "server/status.h"
+#include "utf8.h"
 
 enum {
     BACKLOG = 128,
@@ -200,12 +201,13 @@ static void job_done(void *cookie, const struct job *job)
 
 /* ---- The loop ----------------------------------------------------------------------------------------------- */
 
+/* Whether nobody waits for a job or an answer. Requests that have not come as a whole hold up nothing. */
 static bool is_idle(struct server *server)
 {
     unsigned waiting, running;
 
     jobs_count(server->jobs, &waiting, &running);
-    return waiting + running == 0 && http_request_count(server->http) == 0;
+    return waiting + running == 0 && http_answering_count(server->http) == 0;
 }
 
 /* How long until something is to be done without an event; -1: never. */
@@ -270,12 +272,15 @@ static int open_descriptors(struct server *server)
     return r < 0 ? r : server_watch(server, &server->wakes, EPOLLIN);
 }
 
-/* Of a path: what stands after its last slash, but those at its end. */
-static const char *name_of(const char *path)
+/* Of a path: what stands after its last slash, but those at its end; the caller frees it. NULL: no memory. */
+static char *name_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
+    char *name = strdup(slash && slash[1] != '\0' ? slash + 1 : path);
 
-    return slash && slash[1] != '\0' ? slash + 1 : path;
+    if (name)
+        utf8_make_plain(name, strlen(name)); /* a path is bytes; JSON and metrics take no such */
+    return name;
 }
 
 int server_create(const struct server_options *options, struct server **ret_server, struct failure *failure)
@@ -290,7 +295,7 @@ int server_create(const struct server_options *options, struct server **ret_serv
     server->listen_fd = server->epoll_fd = server->signals.fd = server->wakes.fd = -1;
     server->drain_at_ns = server->end_at_ns = UINT64_MAX;
     metrics_init(&server->metrics);
-    r = listen_on(server, failure);
+    r = server->model_name ? listen_on(server, failure) : fail(failure, -ENOMEM, "no memory");
     if (r == 0 && open_descriptors(server) < 0)
         r = fail(failure, -ENOMEM, "no descriptors to be had: %s", strerror(errno));
     if (r < 0)
@@ -321,6 +326,7 @@ void server_destroy(struct server **ref_server)
     close_if_open(server->wakes.fd);
     close_if_open(server->signals.fd);
     close_if_open(server->epoll_fd);
+    free(server->model_name);
     free(server);
     *ref_server = NULL;
 }

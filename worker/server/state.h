@@ -23,7 +23,7 @@ struct source {
 
 struct server {
     struct server_options options;
-    const char *model_name; /* the end of its path */
+    char *model_name;       /* the end of its path, made plain */
     uint16_t port;
     int listen_fd;          /* -1: no more */
     int epoll_fd;

@@ -94,17 +94,29 @@ void status_load(struct server *server, struct answer *ret_answer)
     answer_json(ret_answer, 200, json);
 }
 
-void status_models(struct server *server, struct answer *ret_answer)
+static cJSON *create_model(const struct server *server)
 {
-    cJSON *json = cJSON_CreateObject(), *model = cJSON_CreateObject();
-    cJSON *data;
+    cJSON *model = cJSON_CreateObject();
 
-    cJSON_AddStringToObject(json, "object", "list");
-    data = cJSON_AddArrayToObject(json, "data");
     cJSON_AddStringToObject(model, "id", server->model_name);
     cJSON_AddStringToObject(model, "object", "model");
     cJSON_AddNumberToObject(model, "created", 0);
     cJSON_AddStringToObject(model, "owned_by", "tundish");
+    return model;
+}
+
+void status_model(struct server *server, struct answer *ret_answer)
+{
+    answer_json(ret_answer, 200, create_model(server));
+}
+
+void status_models(struct server *server, struct answer *ret_answer)
+{
+    cJSON *json = cJSON_CreateObject(), *model = create_model(server);
+    cJSON *data;
+
+    cJSON_AddStringToObject(json, "object", "list");
+    data = cJSON_AddArrayToObject(json, "data");
     if (!cJSON_AddItemToArray(data, model))
         cJSON_Delete(model);
     answer_json(ret_answer, 200, json);

@@ -20,6 +20,7 @@ void status_livez(struct server *server, struct answer *ret_answer);
 void status_health(struct server *server, struct answer *ret_answer);
 void status_load(struct server *server, struct answer *ret_answer);
 void status_models(struct server *server, struct answer *ret_answer);
+void status_model(struct server *server, struct answer *ret_answer); /* the one there is */
 void status_metrics(struct server *server, struct answer *ret_answer);
 
 /* Whether a prompt that comes now would be computed. */

@@ -10,7 +10,7 @@
 static void add_error(struct exchange *exchange)
 {
     const struct dialect *dialect = exchange->route->dialect;
-    char *error = dialect->error(500, exchange->job->failure.text, NULL);
+    char *error = dialect->error(500, exchange->job->failure.text, NULL, NULL);
 
     if (!error) {
         exchange->events.failed = true;
@@ -80,8 +80,7 @@ static ssize_t read_events(void *cookie, uint64_t position, char *bytes, size_t 
         return (ssize_t)copy_events(exchange, bytes, room);
     if (exchange->ended)
         return MHD_CONTENT_READER_END_OF_STREAM;
-    exchange_wait(exchange);
-    return 0;
+    return exchange_wait(exchange) ? 0 : MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
 enum MHD_Result stream_begin(struct exchange *exchange)

@@ -219,6 +219,9 @@ def write_f16(source, arch, path):
 
 def test_real(models, name, arch, folder):
     source = os.path.join(models, name)
+    if os.environ.get("TUNDISH_SANITIZE", "none") != "none":
+        case(name, lambda: skip("with a sanitizer it takes minutes"))
+        return
     if not os.path.exists(source):
         case(name, lambda: skip(f"not in {models}"))
         return

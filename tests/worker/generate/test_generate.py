@@ -264,6 +264,9 @@ def test_stories(folder):
 
 def test_smollm2(folder):
     model = os.path.join(folder, SMOLLM2)
+    if os.environ.get("TUNDISH_SANITIZE", "none") != "none":
+        case(SMOLLM2, skip, "with a sanitizer it takes minutes")
+        return
     if not os.path.exists(model):
         case(SMOLLM2, skip, f"not in {folder}; ./demo brings it")
         return

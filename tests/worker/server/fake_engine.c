@@ -5,9 +5,16 @@
  *   FAKE_FAIL_OPEN, FAKE_FAIL_LOAD              an errno that opening, or loading once the first layer is there, fails
  *                                               with
  *   FAKE_TOKENS (12)                            until it stops of itself
- *   FAKE_TOKEN_MS, FAKE_PROMPT_MAX (100000)     for each token; bytes that fit the context */
+ *   FAKE_TOKEN_MS, FAKE_PROMPT_MAX (100000)     for each token; bytes that fit the context
+ *   FAKE_BEGIN_MS, FAKE_END_MS                  from the call until the engine is busy, and from the last token until
+ *                                               it returns: it is deaf to stops there
+ *   FAKE_ECHO                                   the text is what was asked for
+ *   FAKE_JSON_BYTES                             no allocation of cJSON's that is larger is granted */
+#include <cjson/cJSON.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -46,6 +53,18 @@ static uint64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * S + (uint64_t)now.tv_nsec;
+}
+
+static void *allocate_json(size_t bytes)
+{
+    return bytes <= setting("FAKE_JSON_BYTES", SIZE_MAX) ? malloc(bytes) : NULL;
+}
+
+static void sleep_ms(uint64_t ms)
+{
+    const struct timespec time = {(time_t)(ms / 1000), (long)(ms % 1000 * MS)};
+
+    nanosleep(&time, NULL);
 }
 
 /* Waits for so long unless *cut becomes true. The caller has the lock. */
@@ -109,6 +128,8 @@ int engine_create(const struct engine_options *options, struct engine **ret_engi
     (void)options;
     if (!engine)
         return -ENOMEM;
+    if (getenv("FAKE_JSON_BYTES"))
+        cJSON_InitHooks(&(cJSON_Hooks){allocate_json, free});
     engine->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     engine->start_ns = now_ns();
     pthread_mutex_init(&engine->lock, NULL);
@@ -221,6 +242,21 @@ static void tell_tokens(struct engine *engine, const struct generation_request *
     }
 }
 
+/* Without the lock. */
+static void tell_request(const struct generation_request *request, generation_fn tell, void *cookie)
+{
+    char text[1000];
+    int count = snprintf(text, sizeof(text), "temperature=%g top_p=%s seed=%" PRIu64 " prompt=%s",
+                         (double)request->temperature,
+                         request->top_p <= 0 || request->top_p >= 1 ? "all" : request->top_p < 1e-30F ? "one" : "some",
+                         request->seed, request->prompt ? request->prompt : "");
+
+    for (size_t i = 0; i < request->message_count && count < (int)sizeof(text); i++)
+        count += snprintf(text + count, sizeof(text) - (size_t)count, " %s:%s", request->messages[i].role,
+                          request->messages[i].content);
+    tell(cookie, text, strlen(text));
+}
+
 int engine_generate(struct engine *engine, const struct generation_request *request, generation_fn tell, void *cookie,
                     struct generation_result *ret_result, struct failure *failure)
 {
@@ -228,9 +264,12 @@ int engine_generate(struct engine *engine, const struct generation_request *requ
     uint64_t start_ns = now_ns();
     int r;
 
+    sleep_ms(setting("FAKE_BEGIN_MS", 0));
+    if (getenv("FAKE_ECHO"))
+        tell_request(request, tell, cookie);
     pthread_mutex_lock(&engine->lock);
     engine->generating = true;
-    engine->stopped = false;
+    engine->stopped = request->canceled && atomic_load(request->canceled);
     while (engine->status.phase == ENGINE_OPENING && !engine->stopped && !engine->ending)
         pthread_cond_wait(&engine->changed, &engine->lock);
     r = engine->status.phase == ENGINE_FAILED ? fail(failure, engine->status.result, "%s", engine->status.failure.text)
@@ -247,5 +286,6 @@ int engine_generate(struct engine *engine, const struct generation_request *requ
     }
     engine->generating = engine->stopped = false;
     pthread_mutex_unlock(&engine->lock);
+    sleep_ms(setting("FAKE_END_MS", 0));
     return r;
 }

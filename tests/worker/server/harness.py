@@ -52,8 +52,6 @@ class Worker:
 
     def __init__(self, program, *arguments, exit_code=0, **settings):
         environment = dict(os.environ, **{name: str(value) for name, value in settings.items()})
-        for name in "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY":
-            environment.pop(name, None)
         self.exit_code = exit_code
         self.log_file = tempfile.TemporaryFile()
         self.process = subprocess.Popen(

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import statistics
@@ -133,6 +134,16 @@ def test_failed_open_answers_who_waits():
     assert "FAKE_FAIL_OPEN" in told["result"]["error"], told
 
 
+def test_failed_load_is_no_retry():
+    """What a load failed with says nothing of the requests: it is not tried again."""
+    for error in errno.ENOMEM, errno.EAGAIN, errno.ECANCELED:
+        code = 6 if error == errno.ENOMEM else 1
+        with run(exit_code=code, FAKE_OPEN_MS=300 * SLOWER, FAKE_FAIL_OPEN=error) as worker:
+            answer = worker.post("/execute", job("early"))
+            equal("early", (answer.status, answer.headers["Retry-After"]), (500, None))
+            worker.wait_exit()
+
+
 def test_failed_late():
     with run(exit_code=3, FAKE_LOAD_MS=300 * SLOWER, FAKE_FAIL_LOAD=errno.EBADMSG) as worker:
         worker.wait_ready()
@@ -220,6 +231,23 @@ def test_paths():
         equal("arguments", worker.get("/livez?a=b").status, 200)
         models = worker.get("/v1/models").json()
         equal("models", (models["object"], [model["id"] for model in models["data"]]), ("list", ["model.gguf"]))
+        equal("model", worker.get("/v1/models/model.gguf").json(), models["data"][0])
+        for path in "/v1/models/", "/v1/models/model.ggu", "/v1/models/model.gguf2", "/v1/models/a/model.gguf":
+            answer = worker.get(path)
+            equal(path, (answer.status, answer.json()["error"]["type"]), (404, "invalid_request_error"))
+        equal("DELETE", worker.ask("DELETE", "/v1/models/model.gguf").status, 405)
+
+
+def test_model_name_is_plain():
+    with run("--model", os.fsdecode(b"/nowhere/e\nv\x1bi\xffl \"\xc3\xa9\".gguf/x\xe2\x82\n\xc3\xa9\"")) as worker:
+        worker.wait_ready()
+        name = 'x???é"'
+        equal("models", [model["id"] for model in worker.get("/v1/models").json()["data"]], [name])
+        equal("health", worker.get("/health").json()["model"], name)
+        equal("completion", worker.post("/v1/completions", {"prompt": "x"}).json()["model"], name)
+        equal("model", worker.get("/v1/models/x%3f%3F?%C3%A9%22").status, 404)  # an argument begins at the third
+        equal("model", worker.get("/v1/models/x%3f%3F%3f%C3%A9%22").json()["id"], name)
+        equal("info", worker.metrics()['tundish_worker_info{worker_id="w-1",model="x???é\\""}'], 1)
 
 
 def test_metrics_text():
@@ -254,6 +282,41 @@ def test_log():
     equal("requests", len(fields), 1)
     equal("fields", (fields[0]["method"], fields[0]["status"]), ("POST", "200"))
     assert int(fields[0]["ns"]) > 0 and fields[0]["job"].startswith("evil\\x0a\\x1b[31m\\x09\\x22id\\x22"), fields
+
+
+def test_log_tells_whose_job_was_refused():
+    with run(FAKE_TOKEN_MS=60000) as worker:
+        worker.wait_ready()
+        equal("400", worker.post("/execute", job("mine", max_tokens=0)).status, 400)
+        equal("400", worker.post("/execute", b'{"job_id":').status, 400)
+        connections = []
+        for index in range(65):
+            connections.append(worker.socket())
+            connections[-1].sendall(raw_post("/execute", job(f"job {index}")))
+            if index == 0:
+                wait_for("the first runs", lambda: worker.metrics()["tundish_generating"] == 1)
+        wait_for("all wait", lambda: worker.metrics()["tundish_queue_length"] == 64)
+        equal("429", worker.post("/execute", job("more")).status, 429)
+        for connection in connections:
+            connection.close()
+        wait_for("none is left", lambda: worker.log().count("status=499") == 65)
+        fields = [log_fields(line) for line in worker.log().splitlines() if "path=/execute" in line]
+        equal("jobs", [line.get("job") for line in fields if line["status"] != "499"], ["mine", None, "more"])
+        assert all("job" in line for line in fields if line["status"] == "499"), fields
+
+
+def test_what_is_no_http():
+    """MHD answers that itself: it is counted as a request without our answer."""
+    with run() as worker, worker.socket() as connection:
+        worker.wait_ready()
+        connection.sendall(b"POST /execute HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n")
+        assert b" 400 " in connection.recv(1000)
+        wait_for("499", lambda: 'tundish_requests_total{path="/execute",status="499"}' in worker.metrics())
+        equal("400", worker.metrics().get('tundish_requests_total{path="/execute",status="400"}'), None)
+        assert "499: ended without our whole answer" in worker.get("/metrics").body.decode()
+        with worker.socket() as hostless:
+            hostless.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+            assert b" 400 " in hostless.recv(1000), "no Host"
 
 
 # ---- Prompts ----
@@ -380,6 +443,89 @@ def test_chat():
         equal("role", answer.status, 400)
 
 
+def test_what_is_asked_reaches_the_engine():
+    with run(FAKE_ECHO=1, FAKE_TOKENS=0) as worker:
+        worker.wait_ready()
+
+        def asked(path, body):
+            answer = worker.post(path, body)
+            equal((path, body), answer.status, 200)
+            choice = answer.json()["choices"][0]
+            return choice["text"] if path == "/v1/completions" else choice["message"]["content"]
+
+        for top_p, words in (0, "one"), (1e-300, "one"), (-0.0, "one"), (0.5, "some"), (1, "all"), (None, "all"):
+            got = asked("/v1/completions", {"prompt": "x", "top_p": top_p, "seed": 1})
+            equal("top_p", got, f"temperature=1 top_p={words} seed=1 prompt=x")
+        for seed, number in ((-1, 2**64 - 1), (2**60, 2**60), (2**63, 2**63), (2**64, 2**64 - 1), (-2**63, 2**63),
+                             (7.0, 7)):
+            equal("seed", asked("/v1/completions", {"prompt": "x", "seed": seed}).split()[2], f"seed={number}")
+        assert asked("/v1/completions", {"prompt": ["one text"]}).endswith("prompt=one text")
+        got = asked("/v1/chat/completions", {"messages": [
+            {"role": "developer", "content": "a"}, {"role": "user", "content": "b"},
+            {"role": "assistant", "content": None}, {"role": "assistant"}, {"role": "user", "content": "c"}]})
+        assert got.endswith("prompt= system:a user:b assistant: assistant: user:c"), got
+
+
+def test_what_is_not_done_is_refused():
+    with run() as worker:
+        worker.wait_ready()
+        for path, rest in (("/v1/completions", {"prompt": "x"}),
+                           ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
+            for name, value in (("tools", [{"type": "function"}]), ("functions", [{"name": "f"}]), ("logprobs", True),
+                                ("logprobs", 1), ("echo", True), ("presence_penalty", 0.1),
+                                ("frequency_penalty", -2), ("response_format", {"type": "json_object"}),
+                                ("response_format", "text"), ("response_format", [])):
+                answer = worker.post(path, {**rest, name: value})
+                equal((path, name, value), (answer.status, answer.json().get("error", {}).get("param")), (400, name))
+                assert name in answer.json()["error"]["message"], answer.body
+            for name, value in (("tools", []), ("tools", None), ("logprobs", False), ("logprobs", 0), ("echo", False),
+                                ("presence_penalty", 0), ("frequency_penalty", 0.0), ("response_format", None),
+                                ("response_format", {"type": "text"})):
+                equal((path, name, value), worker.post(path, {**rest, name: value}).status, 200)
+
+
+def test_too_long_for_the_context():
+    with run(FAKE_PROMPT_MAX=10) as worker:
+        worker.wait_ready()
+        for path, body in (("/v1/completions", {"prompt": "x" * 11}),
+                           ("/v1/completions", {"prompt": "x" * 11, "stream": True}),
+                           ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 11}]})):
+            answer = worker.post(path, body)
+            equal(path, (answer.status, answer.json()["error"]["code"]), (400, "context_length_exceeded"))
+        equal("any other", worker.post("/v1/completions", {}).json()["error"]["code"], None)
+
+
+def test_names_are_of_one_process():
+    names = set()
+    for _ in range(3):
+        with run() as worker:
+            worker.wait_ready()
+            for path, body, kind in (("/v1/completions", {"prompt": "x"}, "cmpl"),
+                                     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]},
+                                      "chatcmpl")):
+                for _ in range(3):
+                    name = worker.post(path, body).json()["id"]
+                    assert re.fullmatch(kind + "-[0-9a-f]{16}", name), name
+                    names.add(name.split("-")[1])
+    equal("names", len(names), 18)
+
+
+def test_no_memory_for_the_text():
+    """No 200 without its text."""
+    with run(FAKE_TOKENS=5000, FAKE_JSON_BYTES=16000) as worker:
+        worker.wait_ready()
+        for path, body in (("/execute", job("a", max_tokens=5000)),
+                           ("/v1/completions", {"prompt": "x", "max_tokens": 5000}),
+                           ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
+            answer = worker.post(path, body)
+            equal(path, answer.status, 503)
+            assert "no memory" in str(answer.json()["error"]), answer.body
+        with worker.socket() as connection:
+            connection.sendall(raw_post("/execute", job("a", stream=True)))  # stored
+            wait_for("cut", lambda: is_closed(connection, 1))
+        equal("short", worker.post("/execute", job("b", max_tokens=3)).json()["text"], text_of(3))
+
+
 def test_sequences_are_whole():
     with run(FAKE_TOKENS=5000) as worker:
         worker.wait_ready()
@@ -416,8 +562,13 @@ def test_bad_fields():
                 ("/execute", job("a", max_tokens=1.5), "max_tokens"),
                 ("/execute", job("a", max_tokens=1e300), "max_tokens"),
                 ("/execute", job("a", max_tokens="1"), "max_tokens"),
-                ("/execute", job("a", temperature=-1), "temperature"), ("/execute", job("a", seed=2**60), "seed"),
-                ("/execute", job("a", stream="yes"), "stream"), ("/v1/completions", {}, "prompt"),
+                ("/execute", job("a", temperature=-1), "temperature"), ("/execute", job("a", seed=2**66), "seed"),
+                ("/execute", job("a", seed=-2**64), "seed"), ("/execute", job("a", seed=0.5), "seed"),
+                ("/v1/completions", {"prompt": []}, "prompt"), ("/v1/completions", {"prompt": ["a", "b"]}, "prompt"),
+                ("/v1/completions", {"prompt": [7]}, "prompt"), ("/v1/completions", {"prompt": [["a"]]}, "prompt"),
+                ("/v1/chat/completions", {"messages": [{"role": "user", "content": None}]}, "content"),
+                ("/v1/chat/completions", {"messages": [{"role": "developer", "content": None}]}, "content"),
+                               ("/execute", job("a", stream="yes"), "stream"), ("/v1/completions", {}, "prompt"),
                 ("/v1/completions", {"prompt": "x", "n": 2}, "n"),
                 ("/v1/completions", {"prompt": "x", "top_p": 2}, "top_p"),
                 ("/v1/completions", {"prompt": "x", "stop": 5}, "stop"),
@@ -471,6 +622,19 @@ def test_long_bodies():
         assert time.monotonic() - began < 2 * SLOWER
 
 
+def test_refused_before_the_body():
+    with run() as worker:
+        worker.wait_ready()
+        for line, length, status in ((b"POST /execute", 1 << 30, 413), (b"POST /nothing", 10, 404),
+                                     (b"PUT /execute", 10, 405), (b"POST /execute", 10, 100),
+                                     (b"POST /execute", 1 << 20, 100)):
+            with worker.socket() as connection:
+                connection.sendall(b"%s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" %
+                                   (line, length))
+                equal(line, int(connection.recv(1000).split()[1]), status)
+        wait_for("nothing is left", lambda: worker.metrics()["tundish_requests_in_flight"] == 1)
+
+
 def test_mutated_bodies():
     """Bodies with a few bytes changed, dropped or doubled are answered with 200 or a sentence."""
     source = random.Random(1)
@@ -516,6 +680,26 @@ def test_connections_are_bounded():
             assert b" 200 " in late.recv(1000)
 
 
+def test_followers_leave_room():
+    """However many follow one job, who asks how things are is answered."""
+    with run(FAKE_TOKEN_MS=60000) as worker:
+        worker.wait_ready()
+        many = []
+        for _ in range(256):
+            many.append(worker.socket())
+            many[-1].sendall(raw_post("/execute", job("same")))
+        wait_for("some are refused", lambda: worker.log().count("status=429") >= 16)
+        equal("livez", worker.get("/livez").status, 200)
+        metrics = worker.metrics()
+        equal("one runs", (metrics["tundish_generating"], metrics["tundish_queue_length"]), (1, 0))
+        for connection in select.select(many, [], [], 0)[0]:
+            answer = connection.recv(1000)
+            assert b" 429 " in answer and b"connection: close" in answer.lower(), answer
+        for connection in many:
+            connection.close()
+        wait_for("it stops", lambda: worker.metrics()["tundish_generating"] == 0)
+
+
 def test_queue_is_bounded():
     with run(FAKE_TOKEN_MS=50, FAKE_TOKENS=1000000) as worker:
         worker.wait_ready()
@@ -553,6 +737,16 @@ def test_client_gone():
                 wait_for("it runs", lambda: worker.metrics()["tundish_generating"] == 1)
             wait_for("it stops", lambda: worker.metrics()["tundish_generating"] == 0, 2 * SLOWER)
         equal("log", worker.log().count("status=499"), 4)
+
+
+def test_client_gone_before_it_begins():
+    """The job runs, and the engine is not busy with it yet: the stop is not lost."""
+    with run(FAKE_BEGIN_MS=300 * SLOWER, FAKE_TOKEN_MS=60000) as worker:
+        worker.wait_ready()
+        with worker.socket() as connection:
+            connection.sendall(raw_post("/execute", job("gone")))
+            wait_for("it runs", lambda: worker.metrics()["tundish_generating"] == 1)
+        wait_for("it stops", lambda: worker.metrics()["tundish_generating"] == 0, 3 * SLOWER)
 
 
 def test_client_gone_in_stream():
@@ -720,6 +914,16 @@ def can_connect(port):
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
+def test_drain_does_not_wait_for_half_a_request():
+    with run() as worker:
+        worker.wait_ready()
+        with worker.socket() as connection:
+            connection.sendall(raw_post("/execute", job("half"))[:-5])
+            wait_for("it is there", lambda: worker.metrics()["tundish_requests_in_flight"] == 2)
+            worker.process.send_signal(signal.SIGTERM)
+            equal("exit", worker.wait_exit(3 * SLOWER), 0)
+
+
 def test_second_signal():
     with run(FAKE_TOKEN_MS=60000) as worker:
         worker.wait_ready()
@@ -759,6 +963,31 @@ def test_callback():
     assert ready["load_ns"] > 0
     equal("result", result, {**results[0], "event": "result", "worker_id": "w-1"})
     equal("streamed", (streamed["job_id"], streamed["text"]), ("streamed", text_of(12)))
+
+
+def test_callback_of_a_job_that_was_canceled_as_it_ended():
+    with Receiver() as receiver, run("--callback-url", receiver.url, FAKE_TOKENS=1,
+                                     FAKE_END_MS=300 * SLOWER) as worker:
+        worker.wait_ready()
+        with worker.socket() as connection:
+            connection.sendall(raw_post("/execute", job("gone", stream=True)))
+            assert b"200" in connection.recv(1000)
+        wait_for("it is gone", lambda: "status=499" in worker.log())
+        equal("it has not ended", worker.metrics()["tundish_generating"], 1)
+        wait_for("it ends", lambda: worker.metrics()["tundish_generating"] == 0)
+        equal("anew", worker.post("/execute", job("gone")).status, 200)
+        equal("twice", worker.metrics()["tundish_generations_total"], 2)
+    equal("events", [event["event"] for event in receiver.events], ["ready", "result"])
+
+
+def test_callback_takes_no_proxy():
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with Receiver() as receiver, run("--callback-url", receiver.url, http_proxy=url, all_proxy=url, ALL_PROXY=url,
+                                         no_proxy="", NO_PROXY="") as worker:
+            worker.wait_ready()
+            wait_for("ready", lambda: receiver.events)
 
 
 def test_callback_is_retried():
