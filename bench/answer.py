@@ -59,6 +59,7 @@ class Worker:
         line = self.process.stdout.readline().decode()
         found = re.search(r"listens on http://127\.0\.0\.1:(\d+)", line)
         if not found:
+            self.process.kill()
             raise RuntimeError(f"the worker says {line!r}")
         self.port = int(found.group(1))
 
@@ -248,6 +249,8 @@ def main():
     options = parser.parse_args()
     options.build = options.build.resolve()
     paths = options.models or [path for path in (CACHE / name for name in MODELS) if path.exists()]
+    if not paths:
+        sys.exit("no model: name one, or have ./demo fetch SmolLM2")
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     ticks, host, aims, groups = processor_ticks(), machine(), [], []
 

@@ -314,6 +314,24 @@ int tnd_cuda_call(struct tnd_cuda *cuda, struct tnd_cuda_call *call, struct tnd_
     return r;
 }
 
+/* ---- Profilers --------------------------------------------------------------------------------------------- */
+
+static nvtxDomainHandle_t domain;
+
+static void make_domain(void)
+{
+    domain = nvtxDomainCreateA("tundish");
+}
+
+/* One for all of a process, for as long as that lives: its name is to be the only one of that kind. */
+static nvtxDomainHandle_t find_domain(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, make_domain);
+    return domain;
+}
+
 /* ---- Life -------------------------------------------------------------------------------------------------- */
 
 int tnd_cuda_create(const struct tnd_cuda_options *options, struct tnd_device **ret_device, struct tnd_err *err)
@@ -337,12 +355,11 @@ int tnd_cuda_create(const struct tnd_cuda_options *options, struct tnd_device **
     cuda->process = getpid();
     cuda->calls_tail = &cuda->calls;
     snprintf(cuda->name, sizeof(cuda->name), "cuda:%u", options->ordinal);
-    cuda->profile = nvtxDomainCreateA("tundish");
+    cuda->profile = find_domain();
     pthread_mutex_init(&cuda->mutex, NULL);
     pthread_cond_init(&cuda->called_cond, NULL);
     pthread_cond_init(&cuda->over_cond, NULL);
     if (tnd_thread_create(&cuda->thread, service_main, cuda) < 0) {
-        nvtxDomainDestroy(cuda->profile);
         tnd_free(&options->allocator, cuda);
         return tnd_fail(err, -ENOMEM, "no thread could be started");
     }
@@ -360,7 +377,6 @@ void tnd_cuda_destroy(struct tnd_device *device)
     pthread_cond_signal(&cuda->called_cond);
     pthread_mutex_unlock(&cuda->mutex);
     pthread_join(cuda->thread, NULL);
-    nvtxDomainDestroy(cuda->profile);
     pthread_cond_destroy(&cuda->over_cond);
     pthread_cond_destroy(&cuda->called_cond);
     pthread_mutex_destroy(&cuda->mutex);

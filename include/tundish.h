@@ -282,18 +282,18 @@ enum tnd_trace_kind {
     TND_TRACE_COPY,    /* a worker took a window's pieces to their places, and made their digests if asked to */
     TND_TRACE_CONVERT, /* the same, converting some or all of them */
     TND_TRACE_DIGEST,  /* a worker made digests of a window that had landed in its place */
-    TND_TRACE_UPLOAD,  /* a device took a window's pieces to their places, from when it was given them until it was
-                          seen to be done */
     TND_TRACE_TOUCH,   /* a worker brought in destination memory */
     TND_TRACE_FETCH,   /* a layer of a lazy load or a window, from its first read until it was there */
     TND_TRACE_EVICT,   /* a layer lost its place to another: a moment */
+    TND_TRACE_UPLOAD,  /* a device took a window's pieces to their places, from when it was given them until it was
+                          seen to be done */
 };
 
 struct tnd_trace_event {
     enum tnd_trace_kind kind;
     enum tnd_engine engine;  /* of a read; else TND_ENGINE_AUTO */
     uint32_t slot;           /* the chunk, from 0; of a layer its place in the window; else UINT32_MAX */
-    uint32_t worker;         /* from 0; UINT32_MAX for reads and layers */
+    uint32_t worker;         /* from 0; UINT32_MAX for reads, uploads and layers */
     uint64_t start_ns, end_ns; /* CLOCK_MONOTONIC */
     uint64_t offset, bytes;  /* in the file, for touching in the destination; of a layer its bytes in the file */
     const struct tnd_tensor *tensor; /* the first of the window or layer; NULL for touching. Memory: the model's */
@@ -452,7 +452,7 @@ TND_API void tnd_load_destroy(struct tnd_load **load);
  * Returns:  0, -EAGAIN not there yet, -EINVAL not part of this load, or of a window and not acquired, or what ended
  *           the load.
  * Memory:   the load's, or what place() gave; of a layer in a window until it is released. On a GPU NULL where a tensor
- *           has no bytes: it is there before the GPU is.
+ *           has no bytes and place() gave none: it is there before the GPU is.
  * Threads:  any. */
 TND_API int tnd_load_tensor_data(struct tnd_load *load, uint32_t tensor_index, const void **ret_data);
 
@@ -485,6 +485,7 @@ struct tnd_progress {
 };
 TND_API void tnd_load_progress(struct tnd_load *load, struct tnd_progress *ret_progress); /* any thread */
 
+/* TND_LIMIT_H2D: a device, from its start-up on; in what proportion tell h2d_busy_ns and ready_ns. */
 enum tnd_limit { TND_LIMIT_DISK, TND_LIMIT_COPY, TND_LIMIT_CONVERT, TND_LIMIT_MEMORY, TND_LIMIT_H2D };
 
 /* Times are wall time unless said; a stage's busy time sums over its threads. */

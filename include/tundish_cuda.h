@@ -33,7 +33,8 @@ TND_API int tnd_cuda_layer_release(struct tnd_load *load, int32_t layer, void *s
 
 /* Where in the GPU's memory a tensor of an acquired layer lies, for use on streams that acquired it.
  * Returns:  0, -EINVAL not part of this load, its layer is not acquired, or no GPU.
- * Memory:   the load's, or what place() gave; of a layer in a window until it is released. Threads: any. */
+ * Memory:   the load's, or what place() gave; of a layer in a window until it is released; NULL of a tensor without
+ *           bytes. Threads: any. */
 TND_API int tnd_cuda_tensor_data(struct tnd_load *load, uint32_t tensor_index, void **ret_data);
 
 /* What there is of CUDA. Versions are as CUDA has them: 13000 is 13.0; 0: none. */

@@ -13,8 +13,9 @@
 
 /* Clearing fresh huge pages: measured on one core, and twice that on two; more cores were not measured. */
 #define FIRST_TOUCH_BYTES_PER_S 6.2e9
-/* Of a core: less than what all but a few pairs of types reach. */
-#define CONVERT_BYTES_PER_S 10e9
+/* Written by a core: what it stores at the most, and the few narrow types reach. */
+#define CONVERT_BYTES_PER_S 25e9
+#define WORKERS_DEFAULT_MAX 8
 
 /* The time that no loader can beat: what takes longest of reading, copying to a GPU, converting and bringing in memory,
  * which overlap, and the first chunk, which nothing overlaps with. A GPU is given what the file has, and is taken to
@@ -40,7 +41,7 @@ static struct prediction predict(const struct options *options, const struct tnd
     const struct tnd_window *first = tnd_plan_window(plan, 0);
     struct prediction prediction = {.disk_bytes_per_s = options->disk_bytes_per_s};
     double cores = (double)sysconf(_SC_NPROCESSORS_ONLN), threads = (double)options->threads;
-    double workers = threads > 0 && threads < cores ? threads : cores;
+    double most = threads > 0 ? threads : WORKERS_DEFAULT_MAX, workers = cores < most ? cores : most;
 
     prediction.disk_ns = ns_at(sizes->read_bytes, prediction.disk_bytes_per_s);
     if (options->device == TND_DEVICE_CUDA) {
@@ -48,7 +49,8 @@ static struct prediction predict(const struct options *options, const struct tnd
         prediction.h2d_ns = ns_at(sizes->tensor_bytes, prediction.h2d_bytes_per_s);
     } else {
         prediction.convert_bytes_per_s = workers * CONVERT_BYTES_PER_S;
-        prediction.convert_ns = ns_at(sizes->converted_bytes, prediction.convert_bytes_per_s);
+        prediction.convert_ns = ns_at(sizes->loaded_bytes - (sizes->tensor_bytes - sizes->converted_bytes),
+                                      prediction.convert_bytes_per_s);
         prediction.first_touch_bytes_per_s = (workers > 1 ? 2 : 1) * FIRST_TOUCH_BYTES_PER_S;
         prediction.first_touch_ns = ns_at(sizes->destination_bytes, prediction.first_touch_bytes_per_s);
     }

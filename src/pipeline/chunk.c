@@ -40,12 +40,17 @@ void tnd_chunk_begin(struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t
                                                   chunk->read.bytes);
 }
 
-void tnd_chunk_end(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns)
+void tnd_chunk_drop(const struct tnd_chunk *chunk)
 {
     struct tnd_device *device = chunk->transfer->upload.device;
 
     if (device && device->ops->profile_end)
         device->ops->profile_end(device, chunk->range);
+}
+
+void tnd_chunk_end(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns)
+{
+    tnd_chunk_drop(chunk);
     trace(chunk, kind, UINT32_MAX, chunk->begun_ns, now_ns);
 }
 

@@ -61,5 +61,7 @@ void tnd_chunk_work(struct tnd_job *job, uint32_t worker);
 /* On the driver: a chunk's read or upload begins, and is over, which the tracer is told. */
 void tnd_chunk_begin(struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns);
 void tnd_chunk_end(const struct tnd_chunk *chunk, enum tnd_trace_kind kind, uint64_t now_ns);
+/* It came to nothing. */
+void tnd_chunk_drop(const struct tnd_chunk *chunk);
 
 #endif

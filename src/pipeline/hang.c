@@ -30,6 +30,7 @@ static void give_up(struct tnd_pipeline *pipeline, struct tnd_transfer *transfer
         bool taken_back = tnd_io_give_up(pipeline->io, &chunk->read);
 
         tnd_transfer_give_up(transfer, chunk->window, &chunk->read, now_ns - transfer->progress_ns, taken_back);
+        tnd_chunk_drop(chunk);
         tnd_pool_move(&pipeline->pool, chunk, taken_back ? TND_CHUNK_FREE : TND_CHUNK_FAILED);
         transfer->reading--;
         pipeline->reading--;

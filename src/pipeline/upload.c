@@ -64,8 +64,12 @@ static void make_places_real(struct tnd_transfer *transfer)
 
     for (uint32_t i = 0; i < plan->piece_count; i++)
         transfer->spans[i].destination = now_at(&transfer->upload, transfer->spans[i].destination);
-    for (uint32_t i = 0; i < plan->tensor_count; i++)
-        transfer->places[plan->tensors[i]] = now_at(&transfer->upload, transfer->places[plan->tensors[i]]);
+    for (uint32_t i = 0; i < plan->tensor_count; i++) {
+        uint8_t **place = &transfer->places[plan->tensors[i]], *now = now_at(&transfer->upload, *place);
+
+        if (*place != now) /* that of a tensor without bytes stays: somebody may be looking at it */
+            *place = now;
+    }
 }
 
 int tnd_upload_begin(struct tnd_transfer *transfer, struct tnd_err *err)
@@ -179,17 +183,18 @@ void tnd_upload_submit(struct tnd_pipeline *pipeline, struct tnd_chunk *chunk)
     struct tnd_err why = {0}, err = {0};
 
     tnd_transfer_account(transfer, pipeline->options.now_ns());
+    tnd_chunk_begin(chunk, TND_TRACE_UPLOAD, transfer->accounted_ns);
     if (device->ops->place(device, chunk->buffer, chunk->read.spans, chunk->read.span_count, &chunk->ticket,
                            &why) < 0) {
         tnd_fail(&err, -EIO, "%s: tensor %s at offset %llu, buffer %u: %s", transfer->files[window->file].path,
                  plan->model->tensors[plan->pieces[window->piece_first].tensor].name,
                  (unsigned long long)window->offset, (uint32_t)(chunk - pipeline->pool.chunks), why.text);
         tnd_transfer_keep_error(transfer, &err);
+        tnd_chunk_drop(chunk);
         tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_FREE);
         return;
     }
     transfer->working++;
-    tnd_chunk_begin(chunk, TND_TRACE_UPLOAD, transfer->accounted_ns);
     tnd_pool_move(&pipeline->pool, chunk, TND_CHUNK_COPYING);
     chunk->next = NULL;
     *pipeline->copying_tail = chunk;

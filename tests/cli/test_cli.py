@@ -227,7 +227,8 @@ def test_plan_predicts(case):
     equal("nothing is converted, nor copied to a GPU", (predicted["convert_ns"], predicted["h2d_ns"]), (0, 0))
     predicted = done_json("plan", case.gguf, "--disk-gbs", "1000", "--dtype", "f16", "--threads", "1")["predicted"]
     plan = done_json("plan", case.gguf, "--dtype", "f16")
-    equal("convert", predicted["convert_ns"] // 100, int(plan["converted_bytes"] / 10e9 * 1e9) // 100)
+    written = plan["loaded_bytes"] - (plan["tensor_bytes"] - plan["converted_bytes"])
+    assert written > 0 and abs(predicted["convert_ns"] - written / 25) <= 1, predicted
     plan = done_json("plan", case.gguf, "--disk-gbs", "3", "--h2d-gbs", "0.001", "--device", "cuda:0")
     predicted = plan["predicted"]
     equal("H2D", predicted["h2d_ns"] // 1000, plan["tensor_bytes"])

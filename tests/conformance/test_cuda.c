@@ -468,7 +468,7 @@ static void count_events(void *cookie, const struct tnd_trace_event *event)
 START_TEST(tells_what_it_uploads)
 {
     struct tnd_loader_options options = loader_options();
-    uint64_t counted[2 * TND_TRACE_EVICT] = {0};
+    uint64_t counted[2 * TND_TRACE_UPLOAD + 2] = {0};
     struct fake_ranges reads = fake_ranges("read"), uploads = fake_ranges("upload");
     struct tnd_load_stats stats;
     char reasons[2048];
