@@ -142,7 +142,8 @@ static const char man_generate[] =
     ".BR tundish\\-generate ,\n"
     "whose\n"
     ".B \\-\\-help\n"
-    "lists its options.\n";
+    "lists its options.\n"
+    "Its model is a file or a folder.\n";
 
 static const char man_end[] =
     ".PP\n"
