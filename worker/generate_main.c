@@ -15,10 +15,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "exit_code.h"
 #include "generate/engine.h"
-
-enum exit_code { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_MALFORMED, EXIT_UNSUPPORTED = 5, EXIT_RESOURCE,
-                 EXIT_NOT_FOUND, EXIT_INTERRUPTED = 130 };
 
 #define TOKENS_DEFAULT 128
 #define LOADED_NS 1000000000 /* what was computed with is there; the engine's thread says so soon */
@@ -69,24 +67,6 @@ static int give_up(enum exit_code code, const char *sentence)
         fputc((unsigned char)*sentence < ' ' || *sentence == 0x7F ? '?' : *sentence, stderr);
     fputc('\n', stderr);
     return (int)code;
-}
-
-static enum exit_code exit_code_of(int result)
-{
-    switch (result) {
-    case -EINVAL:
-        return EXIT_USAGE;
-    case -EBADMSG: case -EFBIG:
-        return EXIT_MALFORMED;
-    case -ENOTSUP:
-        return EXIT_UNSUPPORTED;
-    case -ENOMEM: case -ENODEV: case -ENOSPC: case -EAGAIN:
-        return EXIT_RESOURCE;
-    case -ENOENT: case -EACCES:
-        return EXIT_NOT_FOUND;
-    default:
-        return EXIT_FAILED;
-    }
 }
 
 /* ---- Options ----------------------------------------------------------------------------------------------- */

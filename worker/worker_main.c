@@ -14,18 +14,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "exit_code.h"
 #include "server/server.h"
 #include "tundish.h"
-
-enum exit_code {
-    EXIT_DONE = 0,
-    EXIT_FAILED = 1,
-    EXIT_USAGE = 2,
-    EXIT_MALFORMED = 3,
-    EXIT_UNSUPPORTED = 5,
-    EXIT_RESOURCE = 6,
-    EXIT_NOT_FOUND = 7,
-};
 
 /* ---- Options ------------------------------------------------------------------------------------------------ */
 
@@ -228,26 +219,6 @@ static int parse(int count, char **words, struct arguments *arguments)
 
 /* ---- The program -------------------------------------------------------------------------------------------- */
 
-static enum exit_code code_of(int result)
-{
-    switch (result) {
-    case 0:
-        return EXIT_DONE;
-    case -EBADMSG:
-        return EXIT_MALFORMED;
-    case -ENOTSUP:
-        return EXIT_UNSUPPORTED;
-    case -ENOMEM:
-    case -ENODEV:
-        return EXIT_RESOURCE;
-    case -ENOENT:
-    case -EACCES:
-        return EXIT_NOT_FOUND;
-    default:
-        return result == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    }
-}
-
 /* A descriptor that was closed at the start must not become a connection's. */
 static void fill_descriptors(void)
 {
@@ -293,9 +264,9 @@ static int serve(const struct server_options *server_options)
         r = server_run(server, &failure);
     }
     if (r < 0)
-        stop(code_of(r), "%s", failure.text);
+        stop(exit_code_of(r), "%s", failure.text);
     server_destroy(&server);
-    return (int)code_of(r);
+    return (int)exit_code_of(r);
 }
 
 int main(int count, char **words)

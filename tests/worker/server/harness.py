@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import traceback
 
 SANITIZED = os.environ.get("TUNDISH_SANITIZE", "none") != "none"
 SLOWER = 5 if SANITIZED else 1
@@ -200,3 +201,29 @@ class Receiver:
 
 def log_fields(line):
     return dict(re.findall(r"(\w+)=(\S+)", line))
+
+
+class Skipped(Exception):
+    pass
+
+
+def run_all(namespace, only):
+    """The tests of a file, one after the other; only: names, all without any. Returns the exit code."""
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    for name, test in [(name, test) for name, test in namespace.items() if name.startswith("test_")]:
+        if only and name not in only:
+            continue
+        try:
+            test()
+            outcome = "passed"
+        except Skipped as why:
+            outcome = "skipped"
+            print(f"{name}: skipped: {why}")
+        except Exception as problem:  # pylint: disable=broad-except
+            outcome = "failed"
+            print(f"{name}: failed: {problem}")
+            if not isinstance(problem, AssertionError):
+                traceback.print_exc()
+        counts[outcome] += 1
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
+    return 1 if counts["failed"] else 0

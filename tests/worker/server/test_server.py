@@ -20,10 +20,10 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 
 import harness
-from harness import Receiver, SANITIZED, SLOWER, Worker, chunks, command, equal, events, is_closed, log_fields, wait_for
+from harness import (Receiver, SANITIZED, SLOWER, Skipped, Worker, chunks, command, equal, events, is_closed,
+                     log_fields, run_all, wait_for)
 
 WORKER = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else ""
 ONLY = sys.argv[2:]
@@ -31,10 +31,6 @@ REQUESTS = 1500 if SANITIZED else 10000
 CONNECTIONS = 32
 PIECES = ["Hé", "llo ", "wörld", " 日本", "語 ", "😀", "\n", '"quoted" ', "\\ ", "tab\t", "e\u0301", "."]
 EXECUTE_KEYS = {"job_id", "text", "tokens", "finish_reason", "load_ns", "first_token_ns", "tokens_per_s"}
-
-
-class Skipped(Exception):
-    pass
 
 
 def text_of(tokens, seed=0):
@@ -114,8 +110,8 @@ def test_hosts():
 
 
 def test_failed_open():
-    for error, code in ((errno.EBADMSG, 3), (errno.ENOTSUP, 5), (errno.ENOMEM, 6), (errno.ENODEV, 6), (errno.ENOENT, 7),
-                        (errno.EACCES, 7), (errno.EIO, 1)):
+    for error, code in ((errno.EBADMSG, 3), (errno.EFBIG, 3), (errno.ENOTSUP, 5), (errno.ENOMEM, 6), (errno.ENODEV, 6),
+                        (errno.ENOENT, 7), (errno.EACCES, 7), (errno.EIO, 1)):
         with run(exit_code=code, FAKE_FAIL_OPEN=error) as worker:
             worker.wait_exit()
             assert "the model: FAKE_FAIL_OPEN says so" in worker.log(), worker.log()
@@ -137,7 +133,7 @@ def test_failed_open_answers_who_waits():
 def test_failed_load_is_no_retry():
     """What a load failed with says nothing of the requests: it is not tried again."""
     for error in errno.ENOMEM, errno.EAGAIN, errno.ECANCELED:
-        code = 6 if error == errno.ENOMEM else 1
+        code = 1 if error == errno.ECANCELED else 6
         with run(exit_code=code, FAKE_OPEN_MS=300 * SLOWER, FAKE_FAIL_OPEN=error) as worker:
             answer = worker.post("/execute", job("early"))
             equal("early", (answer.status, answer.headers["Retry-After"]), (500, None))
@@ -1064,24 +1060,7 @@ def main():
     if not WORKER:
         print(__doc__)
         return 2
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        if ONLY and name not in ONLY:
-            continue
-        try:
-            test()
-            outcome = "passed"
-        except Skipped as why:
-            outcome = "skipped"
-            print(f"{name}: skipped: {why}")
-        except Exception as problem:  # pylint: disable=broad-except
-            outcome = "failed"
-            print(f"{name}: failed: {problem}")
-            if not isinstance(problem, AssertionError):
-                traceback.print_exc()
-        counts[outcome] += 1
-    print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
-    return 1 if counts["failed"] else 0
+    return run_all(globals(), ONLY)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
-from harness import Receiver, SANITIZED, Worker, chunks, equal, events, wait_for
+from harness import Receiver, SANITIZED, Skipped, Worker, chunks, equal, events, run_all, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORKER, GENERATE = (os.path.abspath(name) for name in sys.argv[1:3]) if len(sys.argv) > 2 else ("", "")
@@ -35,10 +34,6 @@ REFERENCE = (", the city of Nova Haven was a thriving metropolis, with towering 
 REQUESTS = 1500 if SANITIZED else 10000
 CONNECTIONS = 32
 WORDS = ("lantern", "river", "copper", "winter", "window", "garden", "harbor", "candle", "silver", "mountain")
-
-
-class Skipped(Exception):
-    pass
 
 
 # ---- A model whose words are bytes ----
@@ -269,24 +264,7 @@ def main():
     if not GENERATE:
         print(__doc__)
         return 2
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        if ONLY and name not in ONLY:
-            continue
-        try:
-            test()
-            outcome = "passed"
-        except Skipped as why:
-            outcome = "skipped"
-            print(f"{name}: skipped: {why}")
-        except Exception as problem:  # pylint: disable=broad-except
-            outcome = "failed"
-            print(f"{name}: failed: {problem}")
-            if not isinstance(problem, AssertionError):
-                traceback.print_exc()
-        counts[outcome] += 1
-    print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts))
-    return 1 if counts["failed"] else 0
+    return run_all(globals(), ONLY)
 
 
 if __name__ == "__main__":
