@@ -29,7 +29,9 @@ except ImportError as problem:
 import made
 import reference
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from cases import Skipped, case, finish, models_folder, skip  # noqa: E402
+
 STORIES = "stories260K"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN = "qwen2.5-coder-0.5b-q4_k_m.gguf"
@@ -49,27 +51,7 @@ EXACT = ("stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-bf16.gguf"
          "split/stories260K-f32-00001-of-00003.gguf", "hf-f32", "hf-bf16", "hf-bf16-sharded")
 QUANTISED = ("stories260K-q8_0.gguf", "stories260K-q4_0.gguf")
 
-counts = {"passed": 0, "failed": 0, "skipped": 0}
 runner = None
-
-
-class Skipped(Exception):
-    pass
-
-
-def case(title, function, *arguments):
-    try:
-        note = function(*arguments)
-    except Skipped as reason:
-        counts["skipped"] += 1
-        print(f"skipped: {title}: {reason}")
-    except AssertionError as problem:
-        counts["failed"] += 1
-        print(f"FAILED: {title}: {problem}")
-    else:
-        counts["passed"] += 1
-        if note:
-            print(f"{title}: {note}")
 
 
 def run(model, tokens, *options):
@@ -231,18 +213,6 @@ def test_real(models, name, arch, folder):
     case(f"{name} as it is", compare, source, CHAT, True)
 
 
-def skip(reason):
-    raise Skipped(reason)
-
-
-def models_folder(given, name):
-    beside = os.path.join(ROOT, "..", "shared", "models")
-    cache = os.path.expanduser("~/.cache/tundish/models")
-    places = [given or os.environ.get("TUNDISH_MODELS"), beside, cache]
-    found = [place for place in places if place and os.path.exists(os.path.join(place, name))]
-    return found[0] if found else next(place for place in places if place)
-
-
 def main():
     global runner
     parser = argparse.ArgumentParser()
@@ -255,8 +225,7 @@ def main():
         test_made(folder)
         test_real(models_folder(arguments.models, SMOLLM2), SMOLLM2, "llama", folder)
         test_real(models_folder(arguments.models, QWEN), QWEN, "qwen2", folder)
-    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
-    return 1 if counts["failed"] or not counts["passed"] else 0
+    return finish()
 
 
 if __name__ == "__main__":

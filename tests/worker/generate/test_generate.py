@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from cases import Skipped, case, finish, models_folder, skip  # noqa: E402
+
 STORIES = "stories260K"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # What llama.cpp (llama-cpp-python 0.3.36) makes of stories260K in F32 from nothing, at temperature 0.
@@ -34,29 +36,7 @@ ENGINES = ("auto", "uring", "threads", "mmap")
 SECONDS_MAX = 300
 KEYS = {"text", "prompt_tokens", "tokens", "finish_reason", "load_ns", "first_token_ns", "tokens_per_s"}
 
-counts = {"passed": 0, "failed": 0, "skipped": 0}
 generate = tundish = None
-
-
-class Skipped(Exception):
-    pass
-
-
-def case(title, function, *arguments):
-    try:
-        function(*arguments)
-    except Skipped as reason:
-        counts["skipped"] += 1
-        print(f"skipped: {title}: {reason}")
-    except AssertionError as problem:
-        counts["failed"] += 1
-        print(f"FAILED: {title}: {problem}")
-    else:
-        counts["passed"] += 1
-
-
-def skip(reason):
-    raise Skipped(reason)
 
 
 def run(*arguments, program=None, **more):
@@ -93,6 +73,10 @@ def check_start(model):
     assert done.stdout.decode().startswith(STORY), done.stdout.decode()
     assert re.search(r"load [\d.]+ ms, .* first token [\d.]+ ms, 200 tokens, [\d.]+ tokens/s", done.stderr.decode()), \
         done.stderr.decode()
+
+
+def check_tells(model):
+    assert told(model, "-p", "Once", "-n", "10")["text"], "nothing"
 
 
 def check_report(model):
@@ -233,14 +217,6 @@ def check_command(model, folder):
             program=[os.path.join(beside, os.path.basename(tundish))])
 
 
-def models_folder(given, name):
-    beside = os.path.join(ROOT, "..", "shared", "models")
-    cache = os.path.expanduser("~/.cache/tundish/models")
-    places = [given or os.environ.get("TUNDISH_MODELS"), beside, cache]
-    found = [place for place in places if place and os.path.exists(os.path.join(place, name))]
-    return found[0] if found else next(place for place in places if place)
-
-
 def test_stories(folder):
     model = os.path.join(folder, "stories260K-f32.gguf")
     if not os.path.exists(model):
@@ -253,7 +229,7 @@ def test_stories(folder):
     for name in ("stories260K-f16.gguf", "stories260K-bf16.gguf", "stories260K-q8_0.gguf", "stories260K-q4_0.gguf",
                  "split/stories260K-f32-00001-of-00003.gguf"):
         path = os.path.join(folder, name)
-        case(f"{name} tells something", lambda: told(path, "-p", "Once", "-n", "10")["text"] or skip("nothing"))
+        case(f"{name} tells something", check_tells, path)
     test_usage(model)
     case("SIGINT", check_interrupt, model)
     case("a full disk", check_full_disk, model)
@@ -284,8 +260,7 @@ def main():
     generate, tundish = arguments.generate, arguments.tundish
     test_stories(os.path.join(models_folder(arguments.models, STORIES), STORIES))
     test_smollm2(models_folder(arguments.models, SMOLLM2))
-    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
-    return 1 if counts["failed"] or not counts["passed"] else 0
+    return finish()
 
 
 if __name__ == "__main__":
